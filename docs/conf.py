@@ -1,0 +1,52 @@
+"""How the documentation is built: Sphinx, furo and MyST, with one page per environment made from its docstring."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+project = "GTR Suite"
+author = "The GTR Suite authors"
+copyright = f"2026, {author}"
+release = importlib.metadata.version("gtr-suite")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"{project} {release}"
+myst_enable_extensions = ["colon_fence", "dollarmath", "fieldlist"]
+myst_heading_anchors = 3
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
+napoleon_google_docstring = True
+# Both packages have an UnknownNameError of their own, and a docstring names the one of its package.
+suppress_warnings = ["ref.python"]
+
+GENERATED = Path(__file__).parent / "environments" / "generated"
+
+
+def write_environment_pages(_app: Sphinx) -> None:
+    """Write one page per registered environment; the page is the docstring of the class."""
+    import gymnasium as gym
+
+    import gtr_envs  # noqa: F401 - importing it registers the ids
+    from gtr_envs.registration import ENVS
+
+    GENERATED.mkdir(exist_ok=True)
+    for env_id in ENVS:
+        page = inspect.getdoc(type(gym.make(env_id).unwrapped)) or ""
+        (GENERATED / f"{env_id.replace('/', '-')}.md").write_text(f"# {env_id}\n\n{page}\n", encoding="utf-8")
+
+
+def setup(app: Sphinx) -> None:
+    """Hook the page writer into the build."""
+    app.connect("builder-inited", write_environment_pages)

@@ -1,0 +1,57 @@
+"""Train vision-language agents with reinforcement learning and a free teacher (GTR-Turbo, arXiv 2512.13043).
+
+Importing this package is cheap: each public name is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gtr_agents.algorithms.base import RolloutSettings
+    from gtr_agents.algorithms.ppo import PPO, PPOSettings
+    from gtr_agents.evaluation import evaluate
+    from gtr_agents.guidance.reverse_kl import ReverseKL
+    from gtr_agents.policies.tiny import build_tiny_vlm
+    from gtr_agents.policies.vlm import VLMPolicy
+    from gtr_agents.prompts import PromptTemplate
+    from gtr_agents.teachers.merged import TeacherManager
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "PPO",
+    "PPOSettings",
+    "PromptTemplate",
+    "ReverseKL",
+    "RolloutSettings",
+    "TeacherManager",
+    "VLMPolicy",
+    "build_tiny_vlm",
+    "evaluate",
+]
+
+_HOMES = {
+    "PPO": "gtr_agents.algorithms.ppo",
+    "PPOSettings": "gtr_agents.algorithms.ppo",
+    "PromptTemplate": "gtr_agents.prompts",
+    "ReverseKL": "gtr_agents.guidance.reverse_kl",
+    "RolloutSettings": "gtr_agents.algorithms.base",
+    "TeacherManager": "gtr_agents.teachers.merged",
+    "VLMPolicy": "gtr_agents.policies.vlm",
+    "build_tiny_vlm": "gtr_agents.policies.tiny",
+    "evaluate": "gtr_agents.evaluation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names too."""
+    return sorted([*globals(), *__all__])

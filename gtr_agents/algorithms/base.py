@@ -1,0 +1,326 @@
+"""The training loop every algorithm shares: collect, ask the teacher, update, merge; save and load."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import gymnasium as gym
+import torch
+
+from gtr_agents.diagnostics import trajectory_metrics
+from gtr_agents.errors import CheckpointError, ConfigError
+from gtr_agents.rollout import RolloutCollector
+from gtr_agents.seeding import numpy_generator, torch_generator
+from gtr_agents.types import FloatArray, Rollout, Step
+
+if TYPE_CHECKING:
+    from gtr_agents.guidance.base import Guidance
+    from gtr_agents.policies.vlm import VLMPolicy
+    from gtr_agents.teachers.base import Teacher
+
+MakeEnv = Callable[[], gym.Env[Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutSettings:
+    """How much is collected per update."""
+
+    n_envs: int = 1
+    """Episodes played at once."""
+    n_steps: int = 1024
+    """Environment steps per update; episodes go on in the next update. Unused when ``hands`` is set."""
+    hands: int = 0
+    """If above 0: this many different tasks per update, each played to the end ``attempts`` times."""
+    attempts: int = 8
+    """Episodes per task when ``hands`` is set: what the tree baseline compares."""
+    format_valid: float = 3.0
+    """Reward for a well-formed answer (paper, Points24: 3)."""
+    format_invalid: float = -2.0
+    """Reward for any other answer (paper, Points24: -2)."""
+
+
+class Callback(Protocol):
+    """What may watch a run. Raising ``KeyboardInterrupt`` ends it after the current update's state is consistent."""
+
+    def on_phase(self, name: str, total: int | None) -> None:
+        """A phase begins; ``total`` is how many progress units it will have, None if unknown."""
+
+    def on_progress(self, n: int) -> None:
+        """``n`` units of the phase are done."""
+
+    def on_update(self, learner: Learner, rollout: Rollout, metrics: dict[str, float]) -> None:
+        """An update is complete; ``metrics`` may be added to."""
+
+
+class Learner:
+    """Base of the algorithms: everything but the update itself.
+
+    Randomness of an update depends on the run's seed and the update's number only, so a run that is stopped and resumed
+    draws what the uninterrupted one would have drawn.
+
+    Args:
+        policy: the policy to train, in place.
+        env: id of a registered environment, or a function that makes one; its actions must be texts.
+        env_kwargs: arguments for ``gymnasium.make`` when ``env`` is an id.
+        rollout: how much is collected per update.
+        guidance: turns the teacher's opinion into reward; None trains without a teacher (RL4VLM).
+        teacher: keeps the teacher's weights; needed with guidance.
+        seed: seed of the run.
+
+    Raises:
+        ConfigError: if guidance is given without a teacher.
+    """
+
+    def __init__(
+        self,
+        policy: VLMPolicy,
+        env: str | MakeEnv,
+        *,
+        env_kwargs: Mapping[str, Any] | None = None,
+        rollout: RolloutSettings | None = None,
+        guidance: Guidance | None = None,
+        teacher: Teacher | None = None,
+        seed: int = 0,
+    ) -> None:
+        if guidance is not None and teacher is None:
+            raise ConfigError(f"{type(guidance).__name__} needs a teacher: pass teacher=TeacherManager().")
+        self.policy = policy
+        self.rollout_settings = rollout or RolloutSettings()
+        self.guidance = guidance
+        self.teacher = teacher
+        self.seed = seed
+        self.n_updates = 0
+        self.num_timesteps = 0
+        self._make_env = text_env_maker(env, env_kwargs)
+        self._collector: RolloutCollector | None = None
+        self._tasks = self._task_seeds()
+
+    # --- to be provided by the algorithm -----------------------------------------------------------------------------
+
+    def update(self, rollout: Rollout, progress: float) -> dict[str, float]:
+        """Train on a rollout; ``progress`` in [0, 1) is the share of the run that is done. Returns metrics."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, Any]:
+        """Algorithm state for a checkpoint (e.g. the optimizer's), as nested dicts of tensors and numbers."""
+        raise NotImplementedError
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`state` returned."""
+        raise NotImplementedError
+
+    # --- the loop -----------------------------------------------------------------------------------------------------
+
+    def learn(
+        self,
+        total_timesteps: int | None = None,
+        *,
+        updates: int | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        """Train until the run has this many updates, or about this many environment steps, since its beginning.
+
+        Args:
+            total_timesteps: environment steps; turned into updates by the size of a rollout.
+            updates: updates; takes precedence.
+            callbacks: told about phases, progress and updates.
+
+        Raises:
+            ConfigError: if neither limit is given.
+        """
+        if updates is None:
+            if total_timesteps is None:
+                raise ConfigError("learn() needs total_timesteps or updates.")
+            if self.rollout_settings.hands:
+                raise ConfigError("With hands per update the number of steps is not known before; pass updates=.")
+            updates = max(1, total_timesteps // self.rollout_settings.n_steps)
+        if self.teacher is not None and self.teacher.version == 0:
+            self.teacher.start(self.policy.merge_state())
+        while self.n_updates < updates:
+            self._one_update(self.n_updates / updates, callbacks)
+
+    def _one_update(self, progress: float, callbacks: Sequence[Callback]) -> None:
+        for callback in callbacks:
+            callback.on_phase("collecting", self._expected_episodes())
+        rollout = self._collect(callbacks)
+        metrics = {f"rollout/{name}": value for name, value in trajectory_metrics(rollout.trajectories).items()}
+        metrics["rollout/seconds"] = rollout.seconds
+        if self.guidance is not None and self.teacher is not None:
+            for callback in callbacks:
+                callback.on_phase("teacher scoring", None)
+            metrics |= self.guidance.annotate(rollout, self._teacher_scores)
+        for callback in callbacks:
+            callback.on_phase("updating", None)
+        metrics |= self.update(rollout, progress)
+        self.n_updates += 1
+        self.num_timesteps += len(rollout.steps)
+        if self.teacher is not None:
+            self.teacher.add(self.policy.merge_state(), f"update-{self.n_updates}")
+            metrics |= self.teacher.diagnostics()
+        for callback in callbacks:
+            callback.on_update(self, rollout, metrics)
+
+    def _expected_episodes(self) -> int | None:
+        settings = self.rollout_settings
+        return settings.hands * settings.attempts or None
+
+    def _collect(self, callbacks: Sequence[Callback]) -> Rollout:
+        if self._collector is None:
+            settings = self.rollout_settings
+            self._collector = RolloutCollector(
+                self._make_env, settings.n_envs, (settings.format_valid, settings.format_invalid)
+            )
+        generator = torch_generator(self.seed, "sampling", self.n_updates)
+
+        def report(_trajectory: object) -> None:
+            for callback in callbacks:
+                callback.on_progress(1)
+
+        if hands := self.rollout_settings.hands:
+            rng = numpy_generator(self.seed, "tasks", self.n_updates)
+            seeds = [int(s) for s in rng.integers(2**31, size=hands) for _ in range(self.rollout_settings.attempts)]
+            return self._collector.play_episodes(self.policy, seeds, generator=generator, on_episode=report)
+        n_steps = self.rollout_settings.n_steps
+        return self._collector.play_steps(self.policy, n_steps, self._tasks, generator=generator, on_episode=report)
+
+    def _task_seeds(self) -> Iterator[int]:
+        rng = numpy_generator(self.seed, "tasks")
+        while True:
+            yield int(rng.integers(2**31))
+
+    def _teacher_scores(self, steps: list[Step]) -> list[FloatArray]:
+        """Score sampled tokens under the teacher: same tokens, same prompt and image, temperature 1."""
+        assert self.teacher is not None
+        with self.policy.using(self.teacher.teacher_state()):
+            return self.policy.score([s.prompt for s in steps], [s.response.token_ids for s in steps])
+
+    @contextlib.contextmanager
+    def as_teacher(self) -> Iterator[VLMPolicy]:
+        """The policy, acting with the teacher's weights inside the context.
+
+        Raises:
+            ConfigError: if there is no teacher.
+        """
+        if self.teacher is None:
+            raise ConfigError("This run has no teacher.")
+        with self.policy.using(self.teacher.teacher_state()):
+            yield self.policy
+
+    # --- persistence --------------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> Path:
+        """Write policy, optimizer, teacher and counters; complete or not at all.
+
+        Returns:
+            The folder.
+        """
+        folder = Path(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = folder.with_name(folder.name + ".tmp")
+        shutil.rmtree(fresh, ignore_errors=True)
+        self.policy.save(fresh)
+        if self.teacher is not None and self.teacher.version:
+            self.teacher.save(fresh / "teacher")
+        tensors, numbers = _flatten(self.state())
+        _save_tensors(tensors, fresh / "algorithm.safetensors")
+        counters = {"n_updates": self.n_updates, "num_timesteps": self.num_timesteps, "seed": self.seed}
+        settings = {"algorithm": type(self).__name__, "rollout": asdict(self.rollout_settings)}
+        (fresh / "algorithm.json").write_text(
+            json.dumps(counters | settings | {"state": numbers}, indent=2) + "\n", encoding="utf-8"
+        )
+        old = folder.with_name(folder.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(fresh, folder)
+        shutil.rmtree(old, ignore_errors=True)
+        return folder
+
+    def restore(self, folder: str | Path) -> None:
+        """Take optimizer, teacher and counters back from :meth:`save`; the policy must have been loaded from there too.
+
+        Raises:
+            CheckpointError: if the folder is not a checkpoint of a run.
+        """
+        from safetensors.torch import load_file
+
+        folder = Path(folder)
+        record = folder / "algorithm.json"
+        if not record.is_file():
+            raise CheckpointError(f"{folder} is not a training checkpoint: {record.name} is missing.")
+        saved = json.loads(record.read_text(encoding="utf-8"))
+        self.n_updates, self.num_timesteps, self.seed = saved["n_updates"], saved["num_timesteps"], saved["seed"]
+        self.load_state(_unflatten(load_file(str(folder / "algorithm.safetensors")), saved["state"]))
+        if self.teacher is not None and (folder / "teacher").is_dir():
+            self.teacher.load(folder / "teacher")
+
+    def predict(self, observation: Mapping[str, Any], *, deterministic: bool = True) -> str:
+        """Answer one observation with an action string ("" if the answer could not be read).
+
+        Args:
+            observation: ``{"image": uint8 [H, W, 3], "text": str}``.
+            deterministic: False samples at the policy's temperature.
+        """
+        prompt = self.policy.template.render(observation)
+        generator = None if deterministic else torch_generator(self.seed, "predict")
+        return self.policy.act([prompt], generator=generator)[0].answer.action or ""
+
+
+def text_env_maker(env: str | MakeEnv, env_kwargs: Mapping[str, Any] | None = None) -> MakeEnv:
+    """Return a function that makes environments which take action strings.
+
+    Args:
+        env: a registered id (wrapped with ``TextAction``), or a function, which is passed through.
+        env_kwargs: arguments for ``gymnasium.make``.
+    """
+    if callable(env):
+        return env
+    env_id = env
+
+    def make() -> gym.Env[Any, Any]:
+        import gtr_envs
+        from gtr_envs.wrappers import TextAction
+
+        del gtr_envs  # imported for its registrations
+        return TextAction(gym.make(env_id, **(env_kwargs or {})))
+
+    return make
+
+
+def _flatten(tree: Any, path: str = "") -> tuple[dict[str, torch.Tensor], Any]:
+    """Split a nested state into named tensors (by path) and the rest, with markers where tensors were."""
+    if isinstance(tree, torch.Tensor):
+        return {path: tree.detach().cpu().contiguous().clone()}, {"__tensor__": path}
+    if isinstance(tree, Mapping):
+        parts = {str(key): _flatten(value, f"{path}/{key}") for key, value in tree.items()}
+        return {k: t for tensors, _ in parts.values() for k, t in tensors.items()}, {
+            k: r for k, (_, r) in parts.items()
+        }
+    if isinstance(tree, (list, tuple)):
+        pairs = [_flatten(value, f"{path}/{i}") for i, value in enumerate(tree)]
+        return {k: t for tensors, _ in pairs for k, t in tensors.items()}, [rest for _, rest in pairs]
+    return {}, tree
+
+
+def _unflatten(tensors: Mapping[str, torch.Tensor], tree: Any) -> Any:
+    """Undo :func:`_flatten`; keys that were integers stay strings."""
+    if isinstance(tree, Mapping):
+        if "__tensor__" in tree:
+            return tensors[tree["__tensor__"]]
+        return {key: _unflatten(tensors, value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_unflatten(tensors, value) for value in tree]
+    return tree
+
+
+def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(tensors, str(path))

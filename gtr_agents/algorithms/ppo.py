@@ -1,0 +1,222 @@
+"""PPO over environment steps whose action is a written answer, with an optional teacher for the thoughts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gtr_agents.advantages import normalise, trajectory_advantages
+from gtr_agents.algorithms.base import Learner, MakeEnv
+from gtr_agents.baselines import tree_advantages
+from gtr_agents.batching import Batch, make_batch, micro_batches, minibatches
+from gtr_agents.errors import ConfigError, TrainingError
+from gtr_agents.losses import (
+    clipped_policy_loss,
+    clipped_value_loss,
+    cosine_learning_rate,
+    token_policy_loss,
+    turn_log_prob,
+)
+from gtr_agents.metrics import explained_variance
+from gtr_agents.seeding import numpy_generator
+from gtr_agents.types import Rollout
+
+if TYPE_CHECKING:
+    from gtr_agents.policies.vlm import VLMPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class PPOSettings:
+    """How an update is made. Defaults are the paper's (arXiv 2512.13043) unless a line says otherwise."""
+
+    gamma: float = 0.9
+    """Discount per environment step, in [0, 1]."""
+    lam: float = 0.95
+    """GAE lambda, in [0, 1]."""
+    baseline: Literal["critic", "tree"] = "critic"
+    """What a step is compared with: the value head (GAE), or the other attempts at the same hand (ours)."""
+    clip_range: float = 0.1
+    """PPO clip range."""
+    epochs: int = 4
+    """Passes over the rollout per update."""
+    minibatch_size: int = 128
+    """Steps per optimizer step."""
+    micro_batch_size: int = 256
+    """Steps per forward pass; gradients are accumulated to the minibatch."""
+    learning_rate: float = 1e-5
+    """Learning rate of the first update."""
+    final_learning_rate: float = 1e-9
+    """Where the cosine schedule ends after the last update."""
+    adam_eps: float = 1e-7
+    """Adam's epsilon."""
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    """Adam's averaging constants."""
+    max_grad_norm: float = 1.0
+    """The gradient norm is clipped to this (ours; the reference's clip has no effect)."""
+    thought_coef: float = 0.5
+    """Weight of the thought tokens in the turn-level ratio (Points24: 0.5, ALFWorld: 0.2)."""
+    ratio: Literal["turn", "token"] = "turn"
+    """One PPO ratio per step, or one per token (arXiv 2508.04280)."""
+    token_scope: Literal["action", "all"] = "all"
+    """Which tokens the token-level ratio trains."""
+    value_coef: float = 0.5
+    """Weight of the value loss; unused with the tree baseline."""
+    placement: Literal["reward", "advantage"] = "reward"
+    """Where guidance enters: the reward before GAE, or the advantage."""
+    skip_flat: bool = False
+    """True leaves out steps whose raw advantage is 0 (all attempts agree): no gradient, but cost (ours)."""
+
+
+class PPO(Learner):
+    """Proximal policy optimisation of written answers, with an optional teacher for the thoughts.
+
+    Without guidance this is RL4VLM (arXiv 2405.10292); with :class:`ReverseKL` and a :class:`TeacherManager` it is
+    GTR-Turbo (KL) (arXiv 2512.13043). Deviations from textbook PPO: the ratio is of whole answers, with thought tokens
+    weighted; no entropy bonus; dropout is off throughout, so the ratio is 1 before the first optimizer step, which is
+    measured in every update.
+
+    Args:
+        policy: the policy to train, in place.
+        env: id of a registered environment, or a function that makes one with text actions.
+        settings: how an update is made.
+        **kwargs: as :class:`Learner`.
+
+    Raises:
+        ConfigError: if settings contradict each other.
+    """
+
+    def __init__(
+        self, policy: VLMPolicy, env: str | MakeEnv, *, settings: PPOSettings | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(policy, env, **kwargs)
+        self.settings = settings or PPOSettings()
+        if self.settings.baseline == "tree" and self.rollout_settings.attempts < 2:
+            raise ConfigError("The tree baseline compares attempts at one hand: it needs rollout.attempts >= 2.")
+        if self.settings.baseline == "tree" and not self.rollout_settings.hands:
+            raise ConfigError("The tree baseline needs whole episodes in groups: set rollout.hands above 0.")
+        self.optimizer = torch.optim.Adam(
+            policy.trainable_parameters(),
+            lr=self.settings.learning_rate,
+            eps=self.settings.adam_eps,
+            betas=self.settings.adam_betas,
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path, env: str | MakeEnv = "Points24-v0", **kwargs: Any) -> PPO:
+        """Load what :meth:`save` wrote, to act or to go on training.
+
+        Args:
+            folder: a checkpoint folder.
+            env: the environment to go on training in.
+            **kwargs: as the constructor; pass the same settings, guidance and teacher to go on training.
+        """
+        from gtr_agents.policies.vlm import VLMPolicy
+
+        algorithm = cls(VLMPolicy.from_pretrained(folder), env, **kwargs)
+        algorithm.restore(folder)
+        return algorithm
+
+    def state(self) -> dict[str, Any]:
+        """The optimizer's state."""
+        return {"optimizer": self.optimizer.state_dict()["state"]}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore the optimizer's state."""
+        groups = self.optimizer.state_dict()["param_groups"]
+        moments = {int(index): values for index, values in state["optimizer"].items()}
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+    def advantages(self, rollout: Rollout) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Raw advantages and value targets of all steps of a rollout, trajectory by trajectory, [N] each."""
+        s = self.settings
+        if s.baseline == "tree":
+            advantages = np.concatenate(tree_advantages(rollout.trajectories, gamma=s.gamma))
+            return advantages, np.zeros_like(advantages)
+        pairs = [
+            trajectory_advantages(t, gamma=s.gamma, lam=s.lam, placement=s.placement) for t in rollout.trajectories
+        ]
+        return np.concatenate([a for a, _ in pairs]), np.concatenate([r for _, r in pairs])
+
+    def update(self, rollout: Rollout, progress: float) -> dict[str, float]:
+        """Train on a rollout.
+
+        Args:
+            rollout: freshly collected with the current weights, rewards complete.
+            progress: share of the run that is done, in [0, 1): where the learning rate schedule stands.
+
+        Returns:
+            Metrics under ``train/``.
+
+        Raises:
+            TrainingError: if a loss or gradient is not finite; the weights are then those before that minibatch.
+        """
+        s = self.settings
+        learning_rate = cosine_learning_rate(progress, 1, s.learning_rate, s.final_learning_rate)
+        rng = numpy_generator(self.seed, "minibatches", self.n_updates)
+        steps = rollout.steps
+        raw, returns = self.advantages(rollout)
+        advantages = normalise(raw)
+        keep = np.flatnonzero(np.abs(raw) > 1e-6) if s.skip_flat else np.arange(len(steps))
+        lengths = np.array([len(step.response.token_ids) for step in steps])
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        metrics: dict[str, list[float]] = defaultdict(list)
+        ratio_error = 0.0
+        for epoch in range(s.epochs):
+            for number, minibatch in enumerate(minibatches(len(keep), s.minibatch_size, rng)):
+                chosen = keep[minibatch]
+                self.optimizer.zero_grad(set_to_none=True)
+                for piece in micro_batches(chosen, lengths, s.micro_batch_size):
+                    share = len(piece) / len(chosen)
+                    batch = make_batch([steps[i] for i in piece], advantages[piece], returns[piece], self.policy.device)
+                    loss, terms = self.losses(batch)
+                    if not torch.isfinite(loss):
+                        raise TrainingError(f"The loss became {loss.item()} in epoch {epoch}, minibatch {number}.")
+                    (share * loss).backward()
+                    for name, value in terms.items():
+                        metrics[name].append(float(value))
+                    if epoch == 0 and number == 0:
+                        ratio_error = max(ratio_error, float(terms["ratio_error"]))
+                norm = torch.nn.utils.clip_grad_norm_(self.policy.trainable_parameters(), s.max_grad_norm)
+                if not torch.isfinite(norm):
+                    raise TrainingError(f"The gradient norm became {norm.item()} in epoch {epoch}, minibatch {number}.")
+                metrics["grad_norm"].append(float(norm))
+                self.optimizer.step()
+        summary = {f"train/{name}": float(np.mean(values)) for name, values in metrics.items() if name != "ratio_error"}
+        summary["train/ratio_error_first_epoch"] = ratio_error
+        summary["train/learning_rate"] = learning_rate
+        summary["train/samples"] = float(len(keep))
+        summary["train/advantage_std"] = float(raw.std())
+        if s.baseline == "critic":
+            summary["train/explained_variance"] = explained_variance([s.response.value for s in steps], returns)
+        return summary
+
+    def losses(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Total loss of a batch and its detached terms: policy, value and the surrogate's metrics."""
+        s = self.settings
+        output = self.policy.evaluate(batch.prompts, batch.token_ids)
+        if s.ratio == "token":
+            mask = batch.mask if s.token_scope == "all" else batch.mask & ~batch.thought_mask
+            policy_loss, terms = token_policy_loss(
+                output.log_probs, batch.log_probs, batch.advantages, mask, s.clip_range
+            )
+        else:
+            policy_loss, terms = clipped_policy_loss(
+                turn_log_prob(output.log_probs, batch.thought_mask, batch.mask, s.thought_coef),
+                turn_log_prob(batch.log_probs, batch.thought_mask, batch.mask, s.thought_coef),
+                batch.advantages,
+                s.clip_range,
+            )
+        loss = policy_loss
+        terms["policy_loss"] = policy_loss.detach()
+        if s.baseline == "critic":
+            value_loss = clipped_value_loss(output.values, batch.values, batch.returns, s.clip_range)
+            loss = loss + s.value_coef * value_loss
+            terms["value_loss"] = value_loss.detach()
+        return loss, terms

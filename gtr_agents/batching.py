@@ -1,0 +1,77 @@
+"""Rollouts as training samples: one per environment step, in seeded minibatches of similar length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gtr_agents.types import Prompt, Step
+
+
+@dataclass(slots=True)
+class Batch:
+    """Steps with their advantages, padded. B steps, T response tokens."""
+
+    prompts: list[Prompt]
+    """The prompts the steps were acted under."""
+    token_ids: list[NDArray[np.int64]]
+    """Sampled token ids, [T] each, unpadded."""
+    mask: torch.Tensor
+    """True marks a sampled token, False padding; bool [B, T]."""
+    thought_mask: torch.Tensor
+    """True marks a thought token; bool [B, T]."""
+    log_probs: torch.Tensor
+    """Log-probs when sampled, fp32 [B, T]; 0 at padding."""
+    values: torch.Tensor
+    """State values when sampled, fp32 [B]."""
+    advantages: torch.Tensor
+    """Normalised advantages, fp32 [B]."""
+    returns: torch.Tensor
+    """Value targets, fp32 [B]."""
+
+
+def make_batch(
+    steps: Sequence[Step], advantages: NDArray[np.float64], returns: NDArray[np.float64], device: torch.device
+) -> Batch:
+    """Pad steps into a batch on a device; ``advantages`` and ``returns`` are [B]."""
+    responses = [step.response for step in steps]
+    shape = (len(steps), max(len(r.token_ids) for r in responses))
+    mask, thought_mask = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+    log_probs = np.zeros(shape, np.float32)
+    for row, response in enumerate(responses):
+        n = len(response.token_ids)
+        mask[row, :n] = True
+        thought_mask[row, :n] = response.thought_mask
+        log_probs[row, :n] = response.log_probs
+    return Batch(
+        prompts=[step.prompt for step in steps],
+        token_ids=[r.token_ids for r in responses],
+        mask=torch.from_numpy(mask).to(device),
+        thought_mask=torch.from_numpy(thought_mask).to(device),
+        log_probs=torch.from_numpy(log_probs).to(device),
+        values=torch.tensor([r.value for r in responses], dtype=torch.float32, device=device),
+        advantages=torch.tensor(advantages, dtype=torch.float32, device=device),
+        returns=torch.tensor(returns, dtype=torch.float32, device=device),
+    )
+
+
+def minibatches(n: int, size: int, rng: np.random.Generator) -> Iterator[NDArray[np.intp]]:
+    """Shuffle ``range(n)`` and cut it into minibatches of nearly equal size, at most ``size`` each."""
+    if n:
+        yield from np.array_split(rng.permutation(n), -(-n // size))
+
+
+def micro_batches(indices: NDArray[np.intp], lengths: NDArray[np.int64], size: int) -> Iterator[NDArray[np.intp]]:
+    """Cut a minibatch into pieces of similar token length, at most ``size`` each: the same gradient, less padding.
+
+    Args:
+        indices: the minibatch.
+        lengths: token length of every sample of the rollout.
+        size: largest piece.
+    """
+    ordered = indices[np.argsort(lengths[indices], kind="stable")]
+    yield from np.array_split(ordered, -(-len(ordered) // size))

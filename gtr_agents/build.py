@@ -1,0 +1,117 @@
+"""From a configuration to objects; the one place that knows every name."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gtr_agents.algorithms.base import MakeEnv, text_env_maker
+from gtr_agents.algorithms.ppo import PPO
+from gtr_agents.config import RunConfig
+from gtr_agents.evaluation import FIRST_SEED, Evaluator
+from gtr_agents.guidance import guidance_class
+from gtr_agents.policies.tiny import build_tiny_vlm
+from gtr_agents.policies.vlm import VLMPolicy
+from gtr_agents.seeding import child_seed
+from gtr_agents.teachers import teacher_class
+
+if TYPE_CHECKING:
+    from gtr_agents.guidance.base import Guidance
+    from gtr_agents.teachers.base import Teacher
+
+
+def build_policy(config: RunConfig, seed: int, model: str | Path | None = None) -> VLMPolicy:
+    """Build the policy of a run.
+
+    Args:
+        config: the run's configuration.
+        seed: the run's seed; decides the random weights of a tiny model and of a new value head.
+        model: a folder or hub id that replaces ``policy.model``, e.g. a start made by ``gtr sft``.
+
+    Returns:
+        The policy.
+    """
+    p = config.policy
+    options: dict[str, Any] = {
+        "template": p.template,
+        "temperature": p.temperature,
+        "max_new_tokens": p.max_new_tokens,
+        "value_widths": p.value_widths,
+        "value_stop_gradient": p.value_stop_gradient,
+        "cache_inputs": p.cache_inputs,
+        "seed": child_seed(seed, "value head"),
+    }
+    source = str(model or p.model)
+    if source == "tiny":
+        tiny, processor = build_tiny_vlm(p.template, seed=child_seed(seed, "model"), **p.tiny)
+        return VLMPolicy(tiny, processor, **options)
+    return VLMPolicy.from_pretrained(source, lora=p.lora, dtype=p.dtype, **options)
+
+
+def build_guidance(config: RunConfig) -> Guidance | None:
+    """Build the guidance, None for plain PPO."""
+    options = asdict(config.guidance)
+    name = options.pop("name")
+    return None if name == "none" else guidance_class(name)(**options)
+
+
+def build_teacher(config: RunConfig) -> Teacher:
+    """Build the teacher.
+
+    A run without guidance has one too: its merged checkpoints are evaluated beside the student, so that methods can be
+    compared, but it influences nothing.
+    """
+    options = asdict(config.teacher)
+    name = options.pop("name")
+    return teacher_class(name)() if name == "static" else teacher_class(name)(**options)
+
+
+def training_env(config: RunConfig) -> MakeEnv:
+    """Return the maker of training environments; the hands of the evaluation are never dealt in them."""
+    kwargs = config.env.kwargs | config.env.train
+    hands = held_out_hands(config)
+    if hands:
+        kwargs = kwargs | {"holdout": hands}
+    return text_env_maker(config.env.id, kwargs)
+
+
+def held_out_hands(config: RunConfig) -> list[tuple[int, ...]]:
+    """The hands of the evaluation episodes, as ranks in table order.
+
+    Returns:
+        Distinct hands in ascending order; empty for an environment without cards.
+    """
+    from gtr_envs.cards.deck import parse_card
+
+    env = text_env_maker(config.env.id, config.env.kwargs | config.env.evaluation)()
+    hands: set[tuple[int, ...]] = set()
+    for seed in range(FIRST_SEED, FIRST_SEED + config.evaluation.episodes):
+        _, info = env.reset(seed=seed)
+        if "cards" not in info:
+            break
+        hands.add(tuple(parse_card(card).rank for card in info["cards"]))
+    env.close()
+    return sorted(hands)
+
+
+def build_evaluator(config: RunConfig, env_id: str | None = None) -> Evaluator:
+    """Build the evaluation on the configuration's fixed episodes; ``env_id`` replaces its environment."""
+    return Evaluator(
+        env_id or config.env.id,
+        episodes=config.evaluation.episodes,
+        env_kwargs=config.env.kwargs | config.env.evaluation,
+    )
+
+
+def build_algorithm(config: RunConfig, policy: VLMPolicy, seed: int) -> PPO:
+    """Build the algorithm with guidance, teacher and training environment."""
+    return PPO(
+        policy,
+        training_env(config),
+        settings=config.ppo,
+        rollout=config.rollout,
+        guidance=build_guidance(config),
+        teacher=build_teacher(config),
+        seed=seed,
+    )

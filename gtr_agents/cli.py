@@ -1,0 +1,378 @@
+"""The ``gtr`` command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from tyro.conf import Positional, UseAppendAction, arg
+
+if TYPE_CHECKING:
+    from gtr_agents.config import RunConfig
+
+app = tyro.extras.SubcommandApp()
+
+Preset = Annotated[str, arg(metavar="PRESET", help="Name of a preset (see `gtr presets`), or a path to a YAML file.")]
+Overrides = Annotated[
+    UseAppendAction[tuple[str, ...]],
+    arg(name="set", metavar="SECTION.OPTION=VALUE", help="Change one option of the preset; may be given repeatedly."),
+]
+Run = Annotated[Path, arg(metavar="RUN", help="A run folder, e.g. runs/tiny-points24-s0.")]
+Seed = Annotated[int, arg(help="Seed of the run: weights, demonstrations, tasks, sampling.")]
+Quiet = Annotated[bool, arg(help="Show no progress.")]
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+@app.command
+def demo(
+    *, out: Path = Path("runs/demo"), preset: Preset = "tiny-points24", seed: Seed = 0, quiet: Quiet = False
+) -> None:
+    """Watch a tiny vision-language model learn a card game: supervised start, GTR-Turbo, report. No GPU needed."""
+    _run_training(preset, (), seed, out, None, quiet, overwrite=True)
+
+
+@app.command
+def sft(
+    preset: Positional[Preset],
+    *,
+    out: Path | None = None,
+    seed: Seed = 0,
+    overrides: Overrides = (),
+    quiet: Quiet = False,
+) -> None:
+    """Make the start model of a preset: imitate (imperfect) solver demonstrations, and save it.
+
+    Args:
+        preset: the preset.
+        out: where to save the model; default runs/PRESET-sft-sSEED.
+        seed: the seed.
+        overrides: changed options.
+        quiet: no progress.
+    """
+    from gtr_agents.config import load_config
+    from gtr_agents.display import TrainingDisplay
+    from gtr_agents.recorder import RunFolder
+    from gtr_agents.training import prepare_cpu, run_record, supervised_start
+
+    config = load_config(preset, overrides)
+    if config.sft is None:
+        _fail(f"Preset {preset!r} has no supervised start (section sft); its model is {config.policy.model!r}.")
+    folder = out or Path("runs") / f"{_short(preset)}-sft-s{seed}"
+    prepare_cpu(config.threads)
+    with RunFolder(folder) as run, TrainingDisplay(0, f"SFT {preset}", enabled=not quiet) as display:
+        run.write_config(run_record(config, preset, seed, overrides))
+        policy = supervised_start(config, seed, display, run)
+        policy.save(folder / "checkpoints" / "start")
+    _console().print(f"Start model saved to {folder}/checkpoints/start. Next: gtr eval {folder} or gtr train --start.")
+
+
+@app.command
+def train(
+    preset: Positional[Preset] = "",
+    *,
+    out: Path | None = None,
+    seed: Seed = 0,
+    overrides: Overrides = (),
+    start: Path | None = None,
+    resume: Path | None = None,
+    overwrite: bool = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train with a preset. Ctrl-C saves what was learned; --resume goes on.
+
+    Args:
+        preset: the preset.
+        out: the run folder; default runs/PRESET-sSEED.
+        seed: the seed.
+        overrides: changed options.
+        start: a run folder or model folder to start from, instead of the preset's supervised start.
+        resume: a run folder to go on with; its own configuration is used.
+        overwrite: replace a run that is already in the folder.
+        quiet: no progress.
+    """
+    if resume is not None:
+        _resume(resume, quiet)
+        return
+    if not preset:
+        from gtr_agents.config import preset_names
+
+        _fail(f"Name a preset: gtr train PRESET. Known: {', '.join(preset_names())}.")
+    _run_training(preset, overrides, seed, out, start, quiet, overwrite=overwrite)
+
+
+def _run_training(
+    preset: str,
+    overrides: tuple[str, ...],
+    seed: int,
+    out: Path | None,
+    start: Path | None,
+    quiet: bool,
+    *,
+    overwrite: bool,
+) -> None:
+    from gtr_agents.commands import model_folder
+    from gtr_agents.config import load_config
+    from gtr_agents.display import TrainingDisplay
+    from gtr_agents.recorder import RunFolder
+    from gtr_agents.training import train as run_training
+
+    config = load_config(preset, overrides)
+    folder = out or Path("runs") / f"{_short(preset)}-s{seed}"
+    _clear(folder, overwrite=overwrite)
+    model = None if start is None else model_folder(start)
+    title = f"{config.env.id} · {_short(preset)} · seed {seed}"
+    with RunFolder(folder) as run, TrainingDisplay(config.updates, title, enabled=not quiet) as display:
+        summary = run_training(config, run, display, seed=seed, preset=preset, start=model, overrides=overrides)
+    _finish(folder, summary)
+
+
+def _resume(folder: Path, quiet: bool) -> None:
+    from gtr_agents.config import resolve
+    from gtr_agents.display import TrainingDisplay
+    from gtr_agents.recorder import RunFolder
+    from gtr_agents.training import train as run_training
+
+    with RunFolder.open(folder) as run:
+        record = run.config()
+        config: RunConfig = resolve(record["config"])
+        with TrainingDisplay(config.updates, f"{config.env.id} · resumed", enabled=not quiet) as display:
+            summary = run_training(config, run, display, seed=record["seed"], preset=record["preset"], resume=True)
+    _finish(folder, summary)
+
+
+def _clear(folder: Path, *, overwrite: bool) -> None:
+    """Make room for a run; an existing run is only replaced on request, anything else never."""
+    import shutil
+
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / "config.json").is_file():
+        _fail(f"{folder} is not empty and holds no run; choose another --out.")
+    if not overwrite:
+        _fail(f"{folder} already holds a run. Use --overwrite, another --out, or --resume {folder}.")
+    shutil.rmtree(folder)
+
+
+def _finish(folder: Path, summary: dict[str, Any]) -> None:
+    """Write report and replay, and say how it went."""
+    from gtr_agents.replay import make_gif
+    from gtr_agents.report import build_report
+
+    report = build_report(folder)
+    gif = make_gif(folder)
+    console = _console()
+    console.print(_summary_table(summary))
+    console.print(f"Report  {report}\nReplay  {gif}\nWatch   gtr replay {folder}")
+    if summary.get("interrupted"):
+        console.print(f"Interrupted after update {summary['updates']}. Go on with: gtr train --resume {folder}")
+        raise SystemExit(130)
+
+
+def _summary_table(summary: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(title=f"{summary['env']} · {summary['method']} · seed {summary['seed']}", title_justify="left")
+    for heading in ("", "success", "95 % interval", "on solvable hands", "greedy"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for label, name in (("before", "start (SFT)"), ("after", "student"), ("teacher", "merged teacher")):
+        rate = summary.get(f"success_rate_{label}")
+        if rate is None:
+            continue
+        low, high = summary[f"success_rate_{label}_interval"]
+        solvable, greedy = summary.get(f"success_rate_{label}_solvable"), summary.get(f"success_rate_{label}_greedy")
+        cells = [
+            f"{rate:.1%}",
+            f"{low:.1%} - {high:.1%}",
+            *("" if x is None else f"{x:.1%}" for x in (solvable, greedy)),
+        ]
+        table.add_row(name, *cells)
+    minutes = summary.get("wall_seconds", 0) / 60
+    table.caption = (
+        f"{summary.get('episodes', 0)} fixed hands, {summary['env_steps']} training steps, {minutes:.1f} min"
+    )
+    return table
+
+
+@app.command(name="eval")
+def evaluate(
+    model: Positional[Annotated[Path, arg(metavar="RUN|MODEL", help="A run folder, or a model folder.")]],
+    *,
+    env: str | None = None,
+    episodes: int = 500,
+    greedy: bool = False,
+    teacher: bool = False,
+    preset: str | None = None,
+    out: Path | None = None,
+) -> None:
+    """Measure the success of a model on the fixed evaluation episodes.
+
+    Args:
+        model: what to evaluate.
+        env: environment id; default the run's.
+        episodes: how many of the fixed episodes.
+        greedy: take the likeliest token instead of sampling.
+        teacher: evaluate the run's merged teacher instead of its student.
+        preset: preset whose environment settings to use for a bare model folder.
+        out: also write the numbers to this JSON file.
+    """
+    from gtr_agents.commands import evaluate_model
+
+    result = evaluate_model(
+        model, env=env, episodes=episodes, greedy=greedy, teacher=teacher, preset=preset, console=_console()
+    )
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+@app.command
+def report(run: Positional[Run]) -> None:
+    """Write RUN/report.html: curves of student and teacher, thought quality, episodes to step through; one file."""
+    from gtr_agents.report import build_report
+
+    _console().print(str(build_report(run)))
+
+
+@app.command
+def replay(run: Positional[Run], *, episode: int | None = None, gif: bool = False, terminal: bool = False) -> None:
+    """Watch recorded episodes of a run in a window, in the terminal, or as replay.gif.
+
+    Args:
+        run: the run.
+        episode: number of one episode; default all.
+        gif: write replay.gif instead of showing.
+        terminal: print to the terminal instead of opening a window.
+    """
+    from gtr_agents import replay as replays
+
+    if gif:
+        _console().print(str(replays.make_gif(run)))
+    else:
+        replays.replay(run, episode=episode, window=not terminal)
+
+
+@app.command
+def play(
+    env: Positional[Annotated[str, arg(metavar="ENV", help="Environment id, e.g. Points24-v0 (see `gtr envs`).")]],
+    *,
+    seed: int | None = None,
+    terminal: bool = False,
+) -> None:
+    """Play an environment yourself, with hints from the solver.
+
+    Args:
+        env: the environment.
+        seed: seed of the first hand.
+        terminal: play in the terminal instead of a window.
+    """
+    from gtr_envs.play import play as play_env
+
+    play_env(env, terminal=terminal, seed=seed)
+
+
+@app.command
+def solve(
+    numbers: Positional[Annotated[tuple[int, ...], arg(metavar="N", help="The numbers, e.g. 3 3 8 8.")]],
+    *,
+    target: int = 24,
+    limit: int = 10,
+) -> None:
+    """Solve a hand exactly.
+
+    Args:
+        numbers: the numbers.
+        target: the value to reach.
+        limit: print at most so many solutions.
+    """
+    from gtr_envs.cards.solver import solve as solve_hand
+
+    try:
+        solutions = solve_hand(numbers, target)
+    except ValueError as error:
+        _fail(str(error))
+    console = _console()
+    for tokens in solutions[:limit]:
+        console.print(f"{' '.join(tokens)} = {target}", markup=False)
+    if not solutions:
+        console.print(f"{' '.join(map(str, numbers))} has no solution for {target}.")
+    elif len(solutions) > limit:
+        console.print(f"... and {len(solutions) - limit} more (--limit).")
+
+
+@app.command
+def envs() -> None:
+    """List the environments."""
+    from gtr_agents.commands import list_environments
+
+    list_environments(_console())
+
+
+@app.command
+def presets() -> None:
+    """List the presets, with what each is for."""
+    from gtr_agents.config import load_preset, preset_names
+
+    for name in preset_names():
+        _console().print(f"[bold]{name:32}[/] {load_preset(name).get('description', '')}")
+
+
+def _short(preset: str) -> str:
+    return Path(preset).stem if preset.endswith((".yaml", ".yml")) else preset
+
+
+def _fail(message: str) -> Any:
+    from gtr_agents.errors import GtrError
+
+    raise GtrError(message)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; clear errors and a non-zero status for bad input."""
+    from gtr_agents.errors import GtrError
+    from gtr_envs.errors import GtrEnvsError
+
+    # Threads that wait must sleep, not spin: on two shared cores spinning makes training several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    _sigterm_as_interrupt()
+    try:
+        _cli(arguments)
+    except (GtrError, GtrEnvsError) as error:
+        sys.stderr.write(f"gtr: error: {error}\n")
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("gtr: interrupted\n")
+        raise SystemExit(130) from None
+
+
+def _sigterm_as_interrupt() -> None:
+    """Treat a polite kill like Ctrl-C, so that a run saves itself."""
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def _cli(arguments: list[str] | None) -> Any:
+    run: Callable[..., Any] = app.cli
+    return run(
+        args=arguments,
+        prog="gtr",
+        description="Train vision-language agents with reinforcement learning and a free teacher (GTR-Turbo).",
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""What the longer commands of ``gtr`` do, apart from reading the command line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gtr_agents.errors import CheckpointError, ConfigError
+from gtr_agents.recorder import RunFolder
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gtr_agents.config import RunConfig
+    from gtr_agents.policies.vlm import VLMPolicy
+
+
+def model_folder(path: Path) -> Path:
+    """Find the model in a run folder (its newest checkpoint), or take the folder itself."""
+    for part in ("last", "start"):
+        if (path / "checkpoints" / part).is_dir():
+            return path / "checkpoints" / part
+    return path
+
+
+def evaluate_model(
+    path: Path,
+    *,
+    env: str | None,
+    episodes: int,
+    greedy: bool,
+    teacher: bool,
+    preset: str | None,
+    console: Console,
+) -> dict[str, Any]:
+    """Evaluate a run's model or a model folder, with progress, and print a table.
+
+    Args:
+        path: run folder or model folder.
+        env: environment id; default the run's or the preset's.
+        episodes: how many of the fixed episodes.
+        greedy: likeliest tokens instead of sampling.
+        teacher: the run's merged teacher instead of its student.
+        preset: whose environment settings to use for a bare model folder.
+        console: where to print.
+
+    Returns:
+        The metrics, with what was evaluated.
+
+    Raises:
+        ConfigError: if there is no environment to evaluate on, or no episode.
+    """
+    from rich.progress import Progress
+
+    from gtr_agents.build import build_evaluator
+    from gtr_agents.policies.vlm import VLMPolicy
+
+    if episodes < 1:
+        raise ConfigError(f"episodes must be at least 1, got {episodes}.")
+    config = _config_for(path, env, preset)
+    config = replace(config, evaluation=replace(config.evaluation, episodes=episodes))
+    policy = VLMPolicy.from_pretrained(model_folder(path))
+    if teacher:
+        _become_teacher(policy, path, config)
+    evaluator = build_evaluator(config)
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("evaluating", total=episodes)
+        result = evaluator(policy, greedy=greedy, on_episode=lambda _: progress.advance(task))
+    _print_metrics(console, f"{path} on {config.env.id}, {'greedy' if greedy else policy.temperature}", result.metrics)
+    return {
+        "model": str(path),
+        "env": config.env.id,
+        "env_kwargs": config.env.kwargs | config.env.evaluation,
+        "teacher": teacher,
+        "greedy": greedy,
+        "temperature": policy.temperature,
+        **result.metrics,
+    }
+
+
+def _config_for(path: Path, env: str | None, preset: str | None) -> RunConfig:
+    from gtr_agents.config import load_config, resolve
+
+    if preset is not None:
+        config = load_config(preset)
+    elif (path / "config.json").is_file() and (path / "checkpoints").is_dir():
+        config = resolve(RunFolder.open(path).config()["config"])
+    elif env is not None:
+        config = resolve({"env": {"id": env}})
+    else:
+        raise ConfigError(f"{path} is no run folder: say what to evaluate on, with --env ID or --preset NAME.")
+    if env is not None and env != config.env.id:
+        config = resolve({"env": {"id": env}})
+    return config
+
+
+def _become_teacher(policy: VLMPolicy, path: Path, config: RunConfig) -> None:
+    """Give the policy the weights of the run's merged teacher, for good."""
+    from gtr_agents.build import build_teacher
+
+    folder = model_folder(path) / "teacher"
+    if not folder.is_dir():
+        raise CheckpointError(f"{path} has no teacher: expected {folder}. Train a run first (gtr train).")
+    teacher = build_teacher(config)
+    teacher.load(folder)
+    policy.become(teacher.teacher_state())
+
+
+def _print_metrics(console: Console, title: str, metrics: dict[str, float]) -> None:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=False)
+    low, high = metrics["success_low"], metrics["success_high"]
+    table.add_row("success_rate", f"{metrics['success_rate']:.1%}  (95 %: {low:.1%} - {high:.1%})")
+    for name, value in sorted(metrics.items()):
+        if not name.startswith("success_rate") and name not in ("success_low", "success_high"):
+            table.add_row(name, f"{value:.4g}")
+    if "success_rate_solvable" in metrics:
+        table.add_row("success on solvable hands", f"{metrics['success_rate_solvable']:.1%}")
+    console.print(table)
+
+
+def list_environments(console: Console) -> None:
+    """Print the registered environments with the first line of their documentation."""
+    import gymnasium as gym
+    from rich.table import Table
+
+    from gtr_envs.registration import ENVS
+
+    table = Table(show_header=True)
+    table.add_column("id")
+    table.add_column("actions")
+    table.add_column("what it is")
+    for env_id in ENVS:
+        env = gym.make(env_id)
+        summary = (type(env.unwrapped).__doc__ or "").strip().splitlines()[0]
+        table.add_row(env_id, str(env.action_space), summary)
+        env.close()
+    console.print(table)

@@ -1,0 +1,235 @@
+"""Configurations: frozen dataclasses, complete presets in YAML, overrides with errors that name the nearest option."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from gtr_agents.algorithms.base import RolloutSettings
+from gtr_agents.algorithms.ppo import PPOSettings
+from gtr_agents.errors import ConfigError, unknown_name
+from gtr_agents.sft import SFTSettings
+
+
+@dataclass(frozen=True, slots=True)
+class EnvConfig:
+    """The task."""
+
+    id: str
+    """Registered environment id, e.g. Points24-v0."""
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the environment everywhere."""
+    train: dict[str, Any] = field(default_factory=dict)
+    """Further arguments while training, e.g. {illegal: terminate, deal: solvable}."""
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    """Further arguments in evaluation."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyConfig:
+    """The model."""
+
+    model: str = "tiny"
+    """"tiny" builds a small model from a config; anything else is a folder or hub id."""
+    tiny: dict[str, Any] = field(default_factory=dict)
+    """Sizes of the tiny model, as the arguments of build_tiny_vlm."""
+    template: str = "paper"
+    """Prompt template."""
+    temperature: float = 0.2
+    """Sampling temperature, in training and in sampled evaluation; log-probs are scored at the same."""
+    max_new_tokens: int = 256
+    """Longest answer."""
+    lora: dict[str, Any] | None = None
+    """LoRA settings, e.g. {r: 16}; null trains all weights."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the model's weights."""
+    value_widths: tuple[int, int] = (1024, 512)
+    """Widths of the value head."""
+    value_stop_gradient: bool = False
+    """True keeps the critic's gradient out of the model."""
+    cache_inputs: bool = True
+    """True keeps processed images of a rollout in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuidanceConfig:
+    """How the teacher's opinion enters."""
+
+    name: Literal["none", "reverse_kl"] = "none"
+    """none is plain PPO (RL4VLM); reverse_kl is GTR-Turbo (KL)."""
+    beta: float = 1.0
+    """Weight of the divergence."""
+    estimator: str = "clip"
+    """KL estimator: clip, clip_cap, abs, k1, k2, k3."""
+    scope: Literal["thought", "full"] = "thought"
+    """Guided tokens."""
+    reduce: Literal["mean", "sum"] = "mean"
+    """Over the guided tokens of a step."""
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherConfig:
+    """Where the teacher comes from."""
+
+    name: Literal["merged", "static"] = "merged"
+    """merged: TIES over the run's checkpoints; static: the start model (ablation)."""
+    weights: Literal["sma", "ema"] = "sma"
+    """Weights of the checkpoints: simple or exponential average."""
+    alpha: float = 0.5
+    """Share of the newest checkpoint under ema."""
+    density: float = 0.8
+    """Share of each task vector that TIES keeps."""
+    lam: float = 1.0
+    """Scale of the merged task vector."""
+    merge_interval: int = 1
+    """A new teacher after every so many updates."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationConfig:
+    """How progress is measured."""
+
+    episodes: int = 500
+    """Fixed episodes of the evaluations before and after; their hands are never dealt in training."""
+    every: int = 0
+    """Evaluate student and teacher after every so many updates; 0 only at the start and at the end."""
+    interim_episodes: int = 200
+    """Episodes of an evaluation in between: the first of the fixed ones."""
+    recorded: int = 6
+    """Episodes recorded with frames at the start and at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """Everything that determines a run, with its seed."""
+
+    env: EnvConfig
+    """The task."""
+    description: str = ""
+    """What the preset is for."""
+    updates: int = 30
+    """Updates of the run."""
+    max_minutes: float = 0.0
+    """Stop training after this many minutes, at the end of an update; 0 never. Makes results depend on the machine."""
+    threads: int = 0
+    """CPU threads of torch; 0 leaves torch's choice."""
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    """The model."""
+    sft: SFTSettings | None = None
+    """Supervised initialisation; null starts from the model as it is."""
+    rollout: RolloutSettings = field(default_factory=RolloutSettings)
+    """How much is collected per update."""
+    ppo: PPOSettings = field(default_factory=PPOSettings)
+    """How an update is made."""
+    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    """How the teacher's opinion enters."""
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    """Where the teacher comes from."""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """How progress is measured."""
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that come with the package, sorted."""
+    folder = resources.files("gtr_agents") / "presets"
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """Read a preset, by name or as a path to a YAML file.
+
+    Raises:
+        UnknownNameError: if there is no such preset or file.
+        ConfigError: if the file is not a YAML mapping.
+    """
+    if name in preset_names():
+        text = (resources.files("gtr_agents") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+    elif name.endswith((".yaml", ".yml")) and Path(name).is_file():
+        text = Path(name).read_text(encoding="utf-8")
+    else:
+        raise unknown_name("preset", name, preset_names())
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"Preset {name!r} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"Preset {name!r} must be a YAML mapping, got {type(values).__name__}.")
+    if "base" in values:
+        base = load_preset(values.pop("base"))
+        return _merged(base, values)
+    return values
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Overlay nested mappings; anything else is replaced."""
+    result = dict(base)
+    for key, value in changes.items():
+        old = result.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        result[key] = _merged(old, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Apply ``a.b=value`` overrides; values are read as YAML.
+
+    Raises:
+        ConfigError: for an override that is not of that form.
+    """
+    result = dict(values)
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals or not path:
+            raise ConfigError(f"An override has the form section.option=value, got {override!r}.")
+        change: Any = yaml.safe_load(text)
+        for key in reversed(path.strip().split(".")):
+            change = {key: change}
+        result = _merged(result, change)
+    return result
+
+
+def resolve(values: Mapping[str, Any]) -> RunConfig:
+    """Validate plain values as a configuration.
+
+    Raises:
+        UnknownNameError: for an option that does not exist; the nearest one is named.
+        ConfigError: for a value of the wrong type or outside its choices.
+    """
+    _check_names(RunConfig, values, "")
+    try:
+        return TypeAdapter(RunConfig).validate_python(values)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}, got {item.get('input')!r}" for item in error.errors()
+        )
+        raise ConfigError(f"Invalid configuration: {problems}") from error
+
+
+def load_config(preset: str, overrides: Iterable[str] = ()) -> RunConfig:
+    """Load a preset, apply ``a.b=value`` overrides and validate; errors as in the three functions above."""
+    return resolve(apply_overrides(load_preset(preset), overrides))
+
+
+def as_dict(config: RunConfig) -> dict[str, Any]:
+    """The configuration as plain nested values, ready for YAML or JSON."""
+    return dataclasses.asdict(config)
+
+
+def _check_names(kind: type, values: Mapping[str, Any], path: str) -> None:
+    """Raise for keys that are no field of the dataclass ``kind``, going into nested sections."""
+    hints = get_type_hints(kind)
+    for key, value in values.items():
+        if key not in hints:
+            raise unknown_name("option", f"{path}{key}", [path + name for name in hints])
+        section = next(
+            (t for t in (hints[key], *getattr(hints[key], "__args__", ())) if dataclasses.is_dataclass(t)), None
+        )
+        if isinstance(section, type) and isinstance(value, Mapping):
+            _check_names(section, value, f"{path}{key}.")

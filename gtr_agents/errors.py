@@ -1,0 +1,51 @@
+"""The typed errors of ``gtr_agents`` and how the message for an unknown name is worded."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GtrError(Exception):
+    """Base of every error this package raises on purpose; its message says what to do."""
+
+
+class ConfigError(GtrError):
+    """A setting is missing, contradictory or outside its range."""
+
+
+class UnknownNameError(ConfigError):
+    """A name (preset, estimator, merge method, ...) is not in its table."""
+
+
+class ModelError(GtrError):
+    """A model folder, processor or model class cannot be used as a policy."""
+
+
+class CheckpointError(GtrError):
+    """A checkpoint folder is missing, incomplete or not what its manifest says."""
+
+
+class MergeError(GtrError):
+    """Checkpoints cannot be merged: other tensors, non-finite values, unusable weights, a repeated id."""
+
+
+class TrainingError(GtrError):
+    """Training cannot go on, e.g. because the numbers are no longer finite."""
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
+    """Build the error for a name that is not in its table.
+
+    Args:
+        kind: What the name stands for, in the singular (``"preset"``).
+        name: The name that was given.
+        known: The names that exist.
+
+    Returns:
+        An error naming all known names, sorted, and the nearest one if any is near.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return UnknownNameError(f"Unknown {kind} {name!r}; expected one of: {', '.join(names) or '(none)'}.{hint}")

@@ -1,0 +1,1 @@
+"""Policies: vision-language models that act, and are scored, on written answers."""

@@ -1,0 +1,88 @@
+"""Loading models and processors with the Auto classes, with errors that say what a folder lacks."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig
+
+from gtr_agents.errors import ModelError
+from gtr_agents.policies.families import family_of
+
+
+def check_processor(processor: Any, source: str) -> None:
+    """Raise unless the processor has both a tokenizer and an image processor.
+
+    For an unregistered processor class the Auto class silently returns a bare tokenizer; without this check the
+    policy would act blind.
+
+    Raises:
+        ModelError: if a part is missing.
+    """
+    missing = [part for part in ("tokenizer", "image_processor") if getattr(processor, part, None) is None]
+    if missing:
+        raise ModelError(
+            f"Expected a processor with tokenizer and image processor, got {type(processor).__name__} without "
+            f"{' and '.join(missing)} from {source}. Save the model's own processor (processor.save_pretrained) into the "
+            "same folder."
+        )
+
+
+def load_processor(path: str, *, trust_remote_code: bool = False) -> Any:
+    """Load the processor of a model folder or hub id; image-only where torchvision is absent and a family needs that.
+
+    Raises:
+        ModelError: if there is none, or a part of it is missing.
+    """
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"Expected a model folder or hub id, but no model configuration was found at {path!r}. "
+            "Check the path; a folder needs config.json, weights in safetensors, tokenizer and processor."
+        ) from error
+    fallback = family_of(config.model_type).image_only_processor
+    try:
+        if fallback is not None and importlib.util.find_spec("torchvision") is None:
+            processor = fallback(path)
+        else:
+            processor = AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
+        raise ModelError(
+            f"The folder {path!r} has a model but no usable processor ({error}). Save the model's own processor "
+            "(processor.save_pretrained) into the same folder."
+        ) from error
+    check_processor(processor, repr(path))
+    return processor
+
+
+def load_model(path: str, *, dtype: str = "auto", trust_remote_code: bool = False) -> Any:
+    """Load an image-text-to-text model; safetensors only.
+
+    Args:
+        path: model folder or hub id.
+        dtype: ``"auto"``, ``"float32"`` or ``"bfloat16"``.
+        trust_remote_code: run code that comes with the model.
+
+    Raises:
+        ModelError: if the folder holds no such model.
+    """
+    try:
+        return AutoModelForImageTextToText.from_pretrained(
+            path, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"No image-text-to-text model with safetensors weights could be loaded from {path!r}: {error}"
+        ) from error
+
+
+def plain_generation_config(tokenizer: Any) -> GenerationConfig:
+    """A generation config without hidden processors.
+
+    Published models carry top-k, top-p and repetition penalties in theirs; those would change what is sampled without
+    changing what is scored.
+    """
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    return GenerationConfig(do_sample=False, eos_token_id=tokenizer.eos_token_id, pad_token_id=pad_id)

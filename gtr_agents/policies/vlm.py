@@ -1,0 +1,463 @@
+"""The vision-language policy: a transformers model and its processor behind act, evaluate and score."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from gtr_agents.errors import ModelError
+from gtr_agents.parsing import parse_answer
+from gtr_agents.policies import lora
+from gtr_agents.policies.inputs import append_answers, collate, encode
+from gtr_agents.policies.loading import check_processor, load_model, load_processor, plain_generation_config
+from gtr_agents.policies.sampling import SamplingRecorder, entropy_of, policy_log_probs
+from gtr_agents.policies.value_head import ValueHead
+from gtr_agents.prompts import get_template
+from gtr_agents.types import Answer, Prompt, Response
+
+if TYPE_CHECKING:
+    from gtr_agents.prompts import PromptTemplate
+
+
+@dataclass(slots=True)
+class PolicyOutput:
+    """What scoring a batch returns, with gradient. B responses, T response tokens (padded)."""
+
+    log_probs: torch.Tensor
+    """Log-probability of each sampled token at the temperature asked for, fp32 [B, T]; 0 at padding."""
+    entropy: torch.Tensor
+    """Entropy at each position in nats, fp32 [B, T]; 0 at padding. Carries no gradient."""
+    values: torch.Tensor
+    """State values, fp32 [B]."""
+    mask: torch.Tensor
+    """True marks a sampled token, False padding; bool [B, T]."""
+
+
+class VLMPolicy:
+    """A vision-language model that acts by writing one JSON answer per observation.
+
+    Args:
+        model: an image-text-to-text model of transformers, adapters already attached if any.
+        processor: its processor (tokenizer and image processor).
+        template: prompt template or its name; its keys are what the parser requires.
+        temperature: sampling temperature; the scored density uses the same.
+        max_new_tokens: limit of an answer.
+        value_widths: widths of the value head.
+        value_stop_gradient: True keeps the critic's gradient out of the model.
+        cache_inputs: True keeps the processed inputs of prompts that are still alive, so that an update does not
+            process the images again. Costs memory: pixel tensors of a whole rollout.
+        seed: seed of the value head's initial weights.
+
+    Raises:
+        ModelError: if the processor has no tokenizer or no image processor.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        template: str | PromptTemplate = "paper",
+        temperature: float = 0.2,
+        max_new_tokens: int = 256,
+        value_widths: tuple[int, int] = (1024, 512),
+        value_stop_gradient: bool = False,
+        cache_inputs: bool = True,
+        seed: int = 0,
+    ) -> None:
+        check_processor(processor, "the given processor")
+        self.model = model
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self.tokenizer.padding_side = "left"
+        self.template = get_template(template)
+        self.temperature = temperature
+        self.max_new_tokens = max_new_tokens
+        self.cache_inputs = cache_inputs
+        hidden_size = model.get_output_embeddings().weight.shape[1]
+        self.value_head = ValueHead(hidden_size, value_widths, stop_gradient=value_stop_gradient, seed=seed)
+        self.value_head.to(self.device)
+        self.model.generation_config = plain_generation_config(self.tokenizer)
+        self.eos_id: int = self.tokenizer.eos_token_id
+        self.pad_id: int = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.eos_id
+        self.banned = self._banned_tokens()
+        self._inputs: WeakKeyDictionary[Prompt, dict[str, torch.Tensor]] = WeakKeyDictionary()
+        self._pieces: dict[int, str] = {}
+        self.model.eval()
+
+    # --- construction ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        lora: Mapping[str, Any] | None = None,
+        device: str | None = None,
+        dtype: str = "auto",
+        trust_remote_code: bool = False,
+        **kwargs: Any,
+    ) -> VLMPolicy:
+        """Load a policy from a folder it was saved to, from any image-text-to-text model folder, or from the hub.
+
+        Args:
+            path: a folder or a hub id.
+            lora: settings of a new LoRA adapter, e.g. ``{"r": 16}``; None trains all weights (or continues the saved
+                adapter if the folder holds one).
+            device: torch device; default the GPU if there is one.
+            dtype: ``"auto"`` (as saved), ``"float32"`` or ``"bfloat16"``.
+            trust_remote_code: run code that comes with the model; off unless you know whose it is.
+            **kwargs: as the constructor; they override what the folder says.
+
+        Returns:
+            The policy, in evaluation mode.
+
+        Raises:
+            ModelError: if the folder holds no model, no processor, or weights that are not safetensors.
+        """
+        return _load(cls, str(path), lora, device, dtype, trust_remote_code, kwargs)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's weights are."""
+        device: torch.device = next(self.model.parameters()).device
+        return device
+
+    def _banned_tokens(self) -> torch.Tensor:
+        """Mark special tokens other than end-of-answer, and ids beyond the tokenizer.
+
+        Sampling an image placeholder would break the next scoring pass.
+        """
+        size = self.model.get_output_embeddings().weight.shape[0]
+        banned = torch.zeros(size, dtype=torch.bool)
+        specials = {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        specials |= set(self.tokenizer.all_special_ids)
+        banned[[i for i in specials if i < size]] = True
+        banned[len(self.tokenizer) :] = True
+        banned[self.eos_id] = False
+        return banned.to(self.device)
+
+    # --- inputs ---------------------------------------------------------------------------------------------------
+
+    def _encode(self, prompts: Sequence[Prompt]) -> list[dict[str, torch.Tensor]]:
+        """Process prompts into per-prompt model inputs (first axis 1, unpadded)."""
+        missing = [prompt for prompt in prompts if prompt not in self._inputs]
+        fresh = dict(zip(missing, encode(self.processor, missing), strict=True)) if missing else {}
+        if self.cache_inputs:
+            self._inputs.update(fresh)
+            return [self._inputs[prompt] for prompt in prompts]
+        return [fresh[prompt] for prompt in prompts]
+
+    def token_texts(self, token_ids: Sequence[int] | np.ndarray[Any, Any]) -> list[str]:
+        """Decode each token alone, for display."""
+        return [self._piece(int(i)) for i in token_ids]
+
+    def _piece(self, token_id: int) -> str:
+        if token_id not in self._pieces:
+            self._pieces[token_id] = self.tokenizer.decode([token_id])
+        return self._pieces[token_id]
+
+    def _token_starts(self, ids: Sequence[int], text: str) -> list[int]:
+        """Character offset in ``text`` at which each sampled token ends the text before it.
+
+        Fast when the tokens' own texts join to the whole text; otherwise (multi-byte characters over several tokens,
+        tokenizers that trim spaces) by decoding every prefix.
+        """
+        pieces = [self._piece(i) for i in ids]
+        if "".join(pieces) == text:
+            return [0, *np.cumsum([len(piece) for piece in pieces]).tolist()]
+        return [len(self.tokenizer.decode(ids[:n])) for n in range(len(ids) + 1)]
+
+    def thought_mask(self, ids: Sequence[int], text: str, answer: Answer) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Mark the thought tokens of a sampled answer from character offsets (True = thought, bool [T]).
+
+        A token that reaches into the action span is an action token, so is the end-of-answer token after it; without an
+        action span every token is thought.
+        """
+        mask = np.ones(len(ids), dtype=np.bool_)
+        if answer.action_span is None:
+            return mask
+        start, end = answer.action_span
+        content = [i for i in ids if i != self.eos_id]
+        offsets = self._token_starts(content, text)
+        for index in range(len(content)):
+            if offsets[index + 1] > start and offsets[index] < end:
+                mask[index] = False
+        if end == len(text):
+            mask[len(content) :] = False
+        return mask
+
+    # --- acting ---------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def act(self, prompts: Sequence[Prompt], *, generator: torch.Generator | None = None) -> list[Response]:
+        """Answer a batch of prompts.
+
+        Args:
+            prompts: what to answer, one response each.
+            generator: source of randomness; None answers greedily.
+
+        Returns:
+            One response per prompt, log-probs and values from the same pass that sampled.
+        """
+        encoded = self._encode(prompts)
+        inputs = collate(encoded, self.pad_id, self.device)
+        recorder = SamplingRecorder(self.banned, self.temperature, generator)
+        with _capture_hidden(self.model) as hidden:
+            sequences = self.model.generate(
+                **inputs,
+                max_new_tokens=self.max_new_tokens,
+                logits_processor=[recorder],
+                eos_token_id=self.eos_id,
+                pad_token_id=self.pad_id,
+            )
+        values = self.value_head(hidden[0][:, -1]).float().cpu().numpy()
+        tokens = sequences[:, inputs["input_ids"].shape[1] :].cpu().numpy()
+        log_probs = torch.stack(recorder.log_probs, 1).cpu().numpy()
+        log_probs_t1 = torch.stack(recorder.log_probs_t1, 1).cpu().numpy()
+        entropies = torch.stack(recorder.entropies, 1).cpu().numpy()
+        lengths = _answer_lengths(tokens, self.eos_id)
+        texts = self.tokenizer.batch_decode(
+            [row[:n] for row, n in zip(tokens, lengths, strict=True)], skip_special_tokens=True
+        )
+        responses = []
+        for row, (n, text) in enumerate(zip(lengths, texts, strict=True)):
+            ids = tokens[row, :n]
+            answer = parse_answer(
+                text,
+                self.template.required_keys,
+                thought_key=self.template.thought_key,
+                action_key=self.template.action_key,
+            )
+            responses.append(
+                Response(
+                    text=text,
+                    answer=answer,
+                    prompt_ids=encoded[row]["input_ids"][0].cpu().numpy(),
+                    token_ids=ids.astype(np.int64),
+                    log_probs=log_probs[row, :n].copy(),
+                    log_probs_t1=log_probs_t1[row, :n].copy(),
+                    thought_mask=self.thought_mask(ids.tolist(), text, answer),
+                    value=float(values[row]),
+                    entropy=float(entropies[row, :n].mean()),
+                    truncated=bool(n and ids[-1] != self.eos_id),
+                )
+            )
+        return responses
+
+    @torch.no_grad()
+    def predict_values(self, prompts: Sequence[Prompt]) -> list[float]:
+        """Predict the values of the states the prompts show; one float each."""
+        inputs = collate(self._encode(prompts), self.pad_id, self.device)
+        with _capture_hidden(self.model) as hidden:
+            self.model(**inputs, use_cache=False, logits_to_keep=1)
+        values: list[float] = self.value_head(hidden[0][:, -1]).cpu().tolist()
+        return values
+
+    def evaluate(
+        self,
+        prompts: Sequence[Prompt],
+        token_ids: Sequence[np.ndarray[Any, Any]],
+        *,
+        temperature: float | None = None,
+    ) -> PolicyOutput:
+        """Score given answers under their own prompts, with gradient.
+
+        Args:
+            prompts: the prompts the answers were sampled under.
+            token_ids: the sampled token ids, int64 [T] each, unpadded.
+            temperature: of the scored density; default the sampling temperature.
+
+        Returns:
+            Log-probs, entropy and values; padded on the right to the longest answer.
+        """
+        inputs, targets, mask = self._with_answers(prompts, token_ids)
+        length = targets.shape[1]
+        with _capture_hidden(self.model) as hidden:
+            logits = self.model(**inputs, use_cache=False, logits_to_keep=length + 1).logits
+        log_probs = policy_log_probs(logits[:, :-1], self.banned, temperature or self.temperature)
+        chosen = log_probs.gather(-1, targets.unsqueeze(-1)).squeeze(-1).masked_fill(~mask, 0.0)
+        with torch.no_grad():
+            entropy = entropy_of(log_probs).masked_fill(~mask, 0.0)
+        return PolicyOutput(chosen, entropy, self.value_head(hidden[0][:, 0]), mask)
+
+    def _with_answers(
+        self, prompts: Sequence[Prompt], token_ids: Sequence[np.ndarray[Any, Any]]
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+        """Left-pad prompts, right-pad answers: every answer starts at the same column.
+
+        Returns:
+            Model inputs [B, P+T], targets [B, T], mask [B, T] (True = sampled token).
+        """
+        inputs = collate(self._encode(prompts), self.pad_id, self.device)
+        length = max(len(ids) for ids in token_ids)
+        targets = torch.full((len(prompts), length), self.pad_id, dtype=torch.long)
+        mask = torch.zeros(len(prompts), length, dtype=torch.bool)
+        for row, ids in enumerate(token_ids):
+            targets[row, : len(ids)] = torch.from_numpy(np.asarray(ids))
+            mask[row, : len(ids)] = True
+        targets, mask = targets.to(self.device), mask.to(self.device)
+        return append_answers(inputs, targets, mask), targets, mask
+
+    @torch.no_grad()
+    def score(
+        self, prompts: Sequence[Prompt], token_ids: Sequence[np.ndarray[Any, Any]], *, batch_size: int = 256
+    ) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
+        """Log-probabilities at temperature 1 of given answers under their own prompts, without gradient.
+
+        This is what a teacher does with a student's thoughts: same tokens, same prompt, same image.
+
+        Args:
+            prompts: the prompts the answers were sampled under.
+            token_ids: the sampled token ids, int64 [T] each.
+            batch_size: answers scored at once.
+
+        Returns:
+            One float32 [T] per answer.
+        """
+        scores: list[np.ndarray[Any, np.dtype[np.float32]]] = []
+        for start in range(0, len(prompts), batch_size):
+            chunk = slice(start, start + batch_size)
+            output = self.evaluate(prompts[chunk], token_ids[chunk], temperature=1.0)
+            rows = output.log_probs.cpu().numpy()
+            scores += [row[: len(ids)].copy() for row, ids in zip(rows, token_ids[chunk], strict=True)]
+        return scores
+
+    # --- weights --------------------------------------------------------------------------------------------------
+
+    def trainable_parameters(self) -> list[torch.nn.Parameter]:
+        """Parameters an optimizer should update: the model's (or its adapter's), then the value head's."""
+        return [p for p in (*self.model.parameters(), *self.value_head.parameters()) if p.requires_grad]
+
+    def merge_state(self) -> dict[str, torch.Tensor]:
+        """A copy of what checkpoints are merged from: full weights, or the LoRA deltas ``scale * B @ A`` per module.
+
+        The value head is never part of it.
+        """
+        if lora.is_adapted(self.model):
+            return lora.deltas(self.model)
+        return {name: p.detach().clone() for name, p in self.model.named_parameters()}
+
+    @contextmanager
+    def using(self, state: Mapping[str, torch.Tensor]) -> Iterator[None]:
+        """Act as the model described by ``state`` (as made by :meth:`merge_state`), and come back, exactly.
+
+        Student and teacher share one resident model; the student's weights are restored from a copy, also after an
+        exception.
+        """
+        if lora.is_adapted(self.model):
+            with lora.using_deltas(self.model, state):
+                yield
+            return
+        own = dict(self.model.named_parameters())
+        backup = {name: own[name].detach().clone() for name in state}
+        try:
+            with torch.no_grad():
+                for name, tensor in state.items():
+                    own[name].copy_(tensor)
+            yield
+        finally:
+            with torch.no_grad():
+                for name, tensor in backup.items():
+                    own[name].copy_(tensor)
+
+    def become(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take on the weights in ``state`` (as made by :meth:`merge_state`) for good.
+
+        Raises:
+            ModelError: if the policy is a LoRA adapter; merged task vectors have full rank and no adapter can hold them.
+        """
+        if lora.is_adapted(self.model):
+            raise ModelError("A LoRA policy cannot take on merged task vectors for good; use `using(state)`.")
+        own = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, tensor in state.items():
+                own[name].copy_(tensor)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write model (or adapter), processor, value head and settings to ``folder``; safetensors and JSON only.
+
+        Returns:
+            The folder.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+        save_file(self.value_head.state_dict(), str(folder / "value_head.safetensors"))
+        settings = {
+            "template": self.template.name,
+            "temperature": self.temperature,
+            "max_new_tokens": self.max_new_tokens,
+            "value_widths": list(self.value_head.widths),
+            "value_stop_gradient": self.value_head.stop_gradient,
+        }
+        (folder / "policy.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        return folder
+
+
+def _answer_lengths(tokens: np.ndarray[Any, Any], eos_id: int) -> list[int]:
+    """Number of real tokens per row of [B, T], the end token included."""
+    ends = tokens == eos_id
+    lengths: list[int] = np.where(ends.any(1), ends.argmax(1) + 1, tokens.shape[1]).tolist()
+    return lengths
+
+
+@contextmanager
+def _capture_hidden(model: Any) -> Iterator[list[torch.Tensor]]:
+    """Collect the input of the output layer in the first forward: last hidden states [B, kept positions, H]."""
+    captured: list[torch.Tensor] = []
+
+    def keep(_module: Any, args: tuple[torch.Tensor, ...]) -> None:
+        if not captured:
+            captured.append(args[0])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(keep)
+    try:
+        yield captured
+    finally:
+        handle.remove()
+
+
+def _load(
+    cls: type[VLMPolicy],
+    path: str,
+    lora_settings: Mapping[str, Any] | None,
+    device: str | None,
+    dtype: str,
+    trust_remote_code: bool,
+    kwargs: dict[str, Any],
+) -> VLMPolicy:
+    """Load model, processor, adapter, value head and settings."""
+    settings_file = Path(path) / "policy.json"
+    settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else {}
+    settings.update(kwargs)
+    if "value_widths" in settings:
+        settings["value_widths"] = tuple(settings["value_widths"])
+    processor = load_processor(path, trust_remote_code=trust_remote_code)
+    base = lora.base_model_of(path)
+    model = load_model(base or path, dtype=dtype, trust_remote_code=trust_remote_code)
+    model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if base is not None:
+        model = lora.load(model, path)
+    elif lora_settings is not None:
+        model = lora.attach(model, lora_settings)
+    policy = cls(model, processor, **settings)
+    head = Path(path) / "value_head.safetensors"
+    if head.is_file():
+        try:
+            policy.value_head.load_state_dict(load_file(str(head)))
+        except RuntimeError as error:
+            raise ModelError(
+                f"The value head in {head} does not fit the model: {error}. Delete the file to start with a fresh one."
+            ) from error
+    return policy

@@ -1,0 +1,191 @@
+"""Playing episodes with a policy: environments in slots, one batch of prompts per step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import gymnasium as gym
+
+from gtr_agents.types import Prompt, Response, Rollout, Step, Trajectory
+
+if TYPE_CHECKING:
+    import torch
+
+    from gtr_agents.prompts import PromptTemplate
+
+_BULKY = ("legal_actions", "action_mask")
+
+
+class Actor(Protocol):
+    """What the collector needs of a policy."""
+
+    template: PromptTemplate
+
+    def act(self, prompts: Sequence[Prompt], *, generator: torch.Generator | None = None) -> list[Response]:
+        """Answer a batch of prompts."""
+
+    def predict_values(self, prompts: Sequence[Prompt]) -> Sequence[float]:
+        """Predict the values of states."""
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One environment and the episode it is in."""
+
+    index: int
+    env: gym.Env[Any, Any]
+    trajectory: Trajectory | None = None
+    prompt: Prompt | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+class RolloutCollector:
+    """Plays text-action environments with a policy, many at once.
+
+    Environments are stepped one by one and not through a Gymnasium vector environment: whole episodes of a group need
+    slots that can stand idle while others finish, which autoreset (on or off) does not offer.
+
+    Args:
+        make_env: makes one environment that takes action strings (see ``gtr_envs.wrappers.TextAction``).
+        n_envs: how many episodes are played at once.
+        format_reward: reward for a well-formed answer, and for another one (the paper's presets: 3, -2).
+    """
+
+    def __init__(
+        self, make_env: Callable[[], gym.Env[Any, Any]], n_envs: int, format_reward: tuple[float, float] = (0.0, 0.0)
+    ) -> None:
+        self.format_reward = format_reward
+        self._slots = [_Slot(index, make_env()) for index in range(n_envs)]
+        self.instructions: str = getattr(self._slots[0].env.unwrapped, "instructions", "")
+
+    def play_episodes(
+        self,
+        policy: Actor,
+        seeds: Sequence[int],
+        *,
+        generator: torch.Generator | None = None,
+        on_episode: Callable[[Trajectory], None] | None = None,
+    ) -> Rollout:
+        """Play one whole episode per seed.
+
+        Episodes that were running before are dropped.
+
+        Args:
+            policy: who plays.
+            seeds: reset seeds; equal seeds are equal tasks.
+            generator: source of the policy's randomness; None plays greedily.
+            on_episode: called with each finished episode.
+
+        Returns:
+            The episodes in the order of ``seeds``.
+        """
+        started = time.perf_counter()
+        waiting = iter(range(len(seeds)))
+        order: dict[int, int] = {}
+        done: list[Trajectory | None] = [None] * len(seeds)
+        for slot in self._slots:
+            slot.trajectory = None
+        while True:
+            for slot in self._slots:
+                if slot.trajectory is None and (episode := next(waiting, None)) is not None:
+                    order[slot.index] = episode
+                    self._reset(slot, policy, seeds[episode])
+            active = [slot for slot in self._slots if slot.trajectory is not None]
+            if not active:
+                break
+            for slot, finished in self._act(active, policy, generator):
+                done[order[slot.index]] = finished
+                if on_episode is not None:
+                    on_episode(finished)
+        return Rollout([t for t in done if t is not None], time.perf_counter() - started)
+
+    def play_steps(
+        self,
+        policy: Actor,
+        n_steps: int,
+        seeds: Iterator[int],
+        *,
+        generator: torch.Generator | None = None,
+        on_episode: Callable[[Trajectory], None] | None = None,
+    ) -> Rollout:
+        """Play at least ``n_steps`` steps; episodes that are running at the end go on in the next call.
+
+        Args:
+            policy: who plays.
+            n_steps: number of steps, rounded up to a multiple of the number of environments.
+            seeds: reset seeds of the episodes to come.
+            generator: source of the policy's randomness; None plays greedily.
+            on_episode: called with each finished episode.
+
+        Returns:
+            Finished episodes and the parts of running ones, each with its bootstrap value.
+        """
+        started = time.perf_counter()
+        trajectories: list[Trajectory] = []
+        for _ in range(-(-n_steps // len(self._slots))):
+            for slot in self._slots:
+                if slot.trajectory is None:
+                    self._reset(slot, policy, next(seeds))
+            for _slot, finished in self._act(self._slots, policy, generator):
+                trajectories.append(finished)
+                if on_episode is not None:
+                    on_episode(finished)
+        running = [slot for slot in self._slots if slot.trajectory is not None and slot.trajectory.steps]
+        values = policy.predict_values([slot.prompt for slot in running if slot.prompt is not None]) if running else []
+        for slot, value in zip(running, values, strict=True):
+            part = slot.trajectory
+            assert part is not None
+            part.bootstrap_value, part.complete = float(value), False
+            trajectories.append(part)
+            slot.trajectory = Trajectory([], 0.0, part.seed, slot.index, solvable=part.solvable)
+        return Rollout(trajectories, time.perf_counter() - started)
+
+    def close(self) -> None:
+        """Close all environments."""
+        for slot in self._slots:
+            slot.env.close()
+
+    def _reset(self, slot: _Slot, policy: Actor, seed: int) -> None:
+        observation, info = slot.env.reset(seed=seed)
+        slot.trajectory = Trajectory([], 0.0, seed, slot.index, solvable=bool(info.get("solvable", True)))
+        self._see(slot, policy, observation, info)
+
+    def _see(self, slot: _Slot, policy: Actor, observation: dict[str, Any], info: dict[str, Any]) -> None:
+        slot.info = {key: value for key, value in info.items() if key not in _BULKY}
+        slot.prompt = policy.template.render(observation, info.get("legal_actions", ()), self.instructions)
+
+    def _act(
+        self, slots: Sequence[_Slot], policy: Actor, generator: torch.Generator | None
+    ) -> list[tuple[_Slot, Trajectory]]:
+        """Play one step in every slot; returns the episodes that ended."""
+        prompts = [slot.prompt for slot in slots if slot.prompt is not None]
+        finished = []
+        for slot, prompt, response in zip(slots, prompts, policy.act(prompts, generator=generator), strict=True):
+            assert slot.trajectory is not None
+            # An unreadable answer is an illegal action with the environment's own penalty, never a random one.
+            observation, reward, terminated, truncated, info = slot.env.step(response.answer.action or "")
+            slot.trajectory.steps.append(
+                Step(
+                    prompt=prompt,
+                    response=response,
+                    reward=float(reward),
+                    terminated=terminated,
+                    truncated=truncated,
+                    legal=bool(info.get("legal", True)),
+                    format_reward=self.format_reward[0 if response.answer.valid_format else 1],
+                    info=slot.info,
+                )
+            )
+            self._see(slot, policy, observation, info)
+            if terminated or truncated:
+                slot.trajectory.success = bool(info.get("success", False))
+                finished.append((slot, slot.trajectory))
+                slot.trajectory = None
+        cut = [(slot, trajectory) for slot, trajectory in finished if not trajectory.steps[-1].terminated]
+        final_prompts = [slot.prompt for slot, _ in cut if slot.prompt is not None]
+        for (_, trajectory), value in zip(cut, policy.predict_values(final_prompts) if cut else [], strict=True):
+            trajectory.bootstrap_value = float(value)
+        return finished

@@ -1,0 +1,97 @@
+"""Supervised initialisation: imitate demonstrations, loss on the answer tokens only."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from gtr_agents.errors import TrainingError
+
+if TYPE_CHECKING:
+    from gtr_agents.demonstrations import Demonstration
+    from gtr_agents.policies.vlm import VLMPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class SFTSettings:
+    """How the model is initialised."""
+
+    steps: int = 1000
+    """Optimizer steps."""
+    batch_size: int = 64
+    """Demonstrations per step."""
+    learning_rate: float = 1e-3
+    """Peak learning rate; cosine decay to 0 after the warm-up. Full fine-tuning of large models wants about 2e-5."""
+    warmup_steps: int = 50
+    """Linear warm-up."""
+    weight_decay: float = 0.01
+    """AdamW's weight decay."""
+    max_grad_norm: float = 1.0
+    """The gradient norm is clipped to this."""
+    mistake_rate: float = 0.0
+    """Share of demonstrated episodes that follow a mistaken plan, in [0, 1]."""
+
+
+def learning_rate_at(step: int, settings: SFTSettings) -> float:
+    """Linear warm-up, then cosine to 0 over exactly ``settings.steps``."""
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    share = (step - settings.warmup_steps) / max(settings.steps - settings.warmup_steps, 1)
+    return 0.5 * settings.learning_rate * (1 + math.cos(math.pi * min(share, 1.0)))
+
+
+def train_sft(
+    policy: VLMPolicy,
+    data: Iterator[Demonstration],
+    settings: SFTSettings,
+    on_step: Callable[[int, dict[str, float]], None] | None = None,
+) -> dict[str, float]:
+    """Train a policy to write the demonstrated answers.
+
+    Args:
+        policy: trained in place; its value head is left alone.
+        data: an endless stream of demonstrations.
+        settings: how.
+        on_step: called after every optimizer step with its number (from 1) and metrics.
+
+    Returns:
+        Metrics of the last step: ``sft/loss`` (nats per answer token), ``sft/seconds``.
+
+    Raises:
+        TrainingError: if the loss is not finite.
+    """
+    parameters = [p for p in policy.model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay
+    )
+    started = time.perf_counter()
+    metrics: dict[str, float] = {}
+    for step in range(settings.steps):
+        batch = [next(data) for _ in range(settings.batch_size)]
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, settings)
+        loss = _answer_loss(policy, batch)
+        if not torch.isfinite(loss):
+            raise TrainingError(f"The supervised loss became {loss.item()} at step {step}; lower the learning rate.")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
+        optimizer.step()
+        metrics = {"sft/loss": float(loss.detach()), "sft/seconds": time.perf_counter() - started}
+        if on_step is not None:
+            on_step(step + 1, metrics)
+    return metrics
+
+
+def _answer_loss(policy: VLMPolicy, batch: list[Demonstration]) -> torch.Tensor:
+    """Mean cross-entropy of the answers' tokens, the end token included."""
+    texts = policy.tokenizer([d.answer for d in batch], add_special_tokens=False)["input_ids"]
+    token_ids = [np.array([*ids, policy.eos_id], dtype=np.int64) for ids in texts]
+    output = policy.evaluate([d.prompt for d in batch], token_ids, temperature=1.0)
+    return -output.log_probs.sum() / output.mask.sum()

@@ -1,0 +1,344 @@
+"""A whole run: supervised start, reinforcement learning, evaluations, and everything a run folder holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gtr_agents.algorithms.base import Learner, text_env_maker
+from gtr_agents.build import build_algorithm, build_evaluator, build_policy, training_env
+from gtr_agents.config import RunConfig, as_dict
+from gtr_agents.demonstrations import demonstrations
+from gtr_agents.errors import ConfigError
+from gtr_agents.evaluation import EvaluationResult, Evaluator, replay_frames
+from gtr_agents.recorder import RunFolder
+from gtr_agents.seeding import numpy_generator
+from gtr_agents.sft import train_sft
+
+if TYPE_CHECKING:
+    from gtr_agents.display import TrainingDisplay
+    from gtr_agents.policies.vlm import VLMPolicy
+    from gtr_agents.types import Rollout
+
+_PACKAGES = ("gtr-suite", "torch", "transformers", "peft", "gymnasium", "numpy", "pygame-ce")
+
+
+def prepare_cpu(threads: int) -> None:
+    """Set torch's CPU threads (0 leaves its choice) and fail with a reason if that makes no sense."""
+    if threads < 0:
+        raise ConfigError(f"threads must be 0 or more, got {threads}.")
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def supervised_start(config: RunConfig, seed: int, display: TrainingDisplay, log: RunFolder | None = None) -> VLMPolicy:
+    """Build the policy and imitate demonstrations as the configuration says.
+
+    Args:
+        config: the run's configuration.
+        seed: the run's seed.
+        display: shows the progress.
+        log: where ``sft/loss`` goes, every 25 steps.
+
+    Returns:
+        The trained policy.
+    """
+    policy = build_policy(config, seed)
+    if config.sft is None:
+        return policy
+    settings = config.sft
+    data = demonstrations(
+        training_env(config),
+        policy.template,
+        numpy_generator(seed, "demonstrations"),
+        mistake_rate=settings.mistake_rate,
+    )
+    display.phase("SFT", settings.steps)
+
+    def on_step(step: int, metrics: dict[str, float]) -> None:
+        display.advance()
+        if log is not None and (step % 25 == 0 or step == settings.steps):
+            log.log({"sft/step": step, **metrics})
+
+    train_sft(policy, data, settings, on_step)
+    return policy
+
+
+class _Watcher:
+    """Writes metrics, evaluates in between, keeps checkpoints, and shows all of it."""
+
+    def __init__(self, config: RunConfig, run: RunFolder, display: TrainingDisplay, evaluator: Evaluator) -> None:
+        self.config, self.run, self.display, self.evaluator = config, run, display, evaluator
+        self.started = time.perf_counter()
+        self.deadline = float("inf")
+
+    def on_phase(self, name: str, total: int | None) -> None:
+        self.display.phase(name, total)
+
+    def on_progress(self, n: int) -> None:
+        self.display.advance(n)
+
+    def on_update(self, learner: Learner, rollout: Rollout, metrics: dict[str, float]) -> None:
+        del rollout
+        every = self.config.evaluation.every
+        if every and learner.n_updates % every == 0 and learner.n_updates < self.config.updates:
+            metrics |= self.interim(learner)
+        metrics |= {
+            "update": learner.n_updates,
+            "env_steps": learner.num_timesteps,
+            "wall_seconds": time.perf_counter() - self.started,
+        }
+        self.run.log(metrics)
+        self.display.update(metrics)
+        if time.perf_counter() > self.deadline:
+            raise _TimeUp
+
+    def start_clock(self, minutes: float) -> None:
+        """End training after so many minutes from now, at the end of an update; 0 never."""
+        self.deadline = time.perf_counter() + 60 * minutes if minutes else float("inf")
+
+    def interim(self, learner: Learner) -> dict[str, float]:
+        """Evaluate student and teacher on the first fixed episodes."""
+        n = self.config.evaluation.interim_episodes
+        self.display.phase("evaluating", 2 * n)
+        metrics = prefixed("eval/student", self.evaluator(learner.policy, episodes=n, on_episode=self._tick))
+        with learner.as_teacher() as teacher:
+            metrics |= prefixed("eval/teacher", self.evaluator(teacher, episodes=n, on_episode=self._tick))
+        return metrics
+
+    def evaluate(self, policy: VLMPolicy, label: str, *, greedy: bool = False) -> EvaluationResult:
+        """Evaluate on all fixed episodes, with progress."""
+        self.display.phase(f"evaluating {label}", len(self.evaluator.seeds))
+        return self.evaluator(policy, greedy=greedy, on_episode=self._tick)
+
+    def _tick(self, _trajectory: object) -> None:
+        self.display.advance()
+
+
+def prefixed(prefix: str, result: EvaluationResult) -> dict[str, float]:
+    """Metrics of an evaluation under a name."""
+    return {f"{prefix}/{name}": value for name, value in result.metrics.items()}
+
+
+class _TimeUp(Exception):  # noqa: N818 - not an error
+    """The time the configuration allows is over."""
+
+
+def train(
+    config: RunConfig,
+    run: RunFolder,
+    display: TrainingDisplay,
+    *,
+    seed: int,
+    preset: str,
+    start: str | Path | None = None,
+    resume: bool = False,
+    overrides: Iterable[str] = (),
+) -> dict[str, Any]:
+    """Run a configuration from start to summary.
+
+    Ctrl-C ends training early but not badly: the weights of the last complete update are saved and summarised.
+
+    Args:
+        config: the configuration.
+        run: where everything goes.
+        display: shows the progress.
+        seed: seed of the run.
+        preset: name of the preset, for the record.
+        start: model folder to start from instead of supervised training.
+        resume: go on from the checkpoint in ``run``.
+        overrides: the overrides that were given, for the record.
+
+    Returns:
+        The summary, as written to ``summary.json``.
+    """
+    prepare_cpu(config.threads)
+    checkpoint = run.path / "checkpoints" / "last"
+    evaluator = build_evaluator(config)
+    watcher = _Watcher(config, run, display, evaluator)
+    if resume:
+        algorithm = build_algorithm(config, build_policy(config, seed, checkpoint), seed)
+        algorithm.restore(checkpoint)
+        before = _read_result(run.path / "start.json")
+        display.message(f"Resuming {run.path} after update {algorithm.n_updates}.")
+    else:
+        run.write_config(run_record(config, preset, seed, overrides))
+        started = time.perf_counter()
+        policy = build_policy(config, seed, start) if start else supervised_start(config, seed, display, run)
+        sft_seconds = time.perf_counter() - started
+        algorithm = build_algorithm(config, policy, seed)
+        before = _start_evaluation(config, run, watcher, algorithm, sft_seconds)
+        policy.save(run.path / "checkpoints" / "start")
+    watcher.start_clock(config.max_minutes)
+    started = time.perf_counter()
+    interrupted = False
+    try:
+        algorithm.learn(updates=config.updates, callbacks=(watcher,))
+    except _TimeUp:
+        display.message(f"Stopped after {config.max_minutes:g} minutes (max_minutes), {algorithm.n_updates} updates.")
+    except KeyboardInterrupt:
+        interrupted = True
+        display.message("Interrupted: saving. Press Ctrl-C again to stop at once.")
+    train_seconds = time.perf_counter() - started
+    display.phase("saving")
+    algorithm.save(checkpoint)
+    summary = {
+        "preset": preset,
+        "env": config.env.id,
+        "method": "ppo" if config.guidance.name == "none" else f"gtr-turbo ({config.guidance.name})",
+        "seed": seed,
+        "temperature": config.policy.temperature,
+        "interrupted": interrupted,
+        "updates": algorithm.n_updates,
+        "env_steps": algorithm.num_timesteps,
+        "train_seconds": round(train_seconds, 1),
+        "wall_seconds": round(time.perf_counter() - watcher.started, 1),
+    } | before
+    run.write_summary(summary)
+    if not interrupted:
+        summary |= _final_evaluation(config, run, watcher, algorithm)
+        summary["wall_seconds"] = round(time.perf_counter() - watcher.started, 1)
+        run.write_summary(summary)
+    return summary
+
+
+def _start_evaluation(
+    config: RunConfig, run: RunFolder, watcher: _Watcher, algorithm: Learner, sft_seconds: float
+) -> dict[str, Any]:
+    """Evaluate the start model; also written to ``start.json``, for a run that is resumed."""
+    sampled = watcher.evaluate(algorithm.policy, "the start")
+    greedy = watcher.evaluate(algorithm.policy, "the start, greedy", greedy=True)
+    line = (
+        prefixed("eval/student", sampled) | prefixed("eval/teacher", sampled) | prefixed("eval/student_greedy", greedy)
+    )
+    line |= {"update": 0, "env_steps": 0, "wall_seconds": time.perf_counter() - watcher.started}
+    run.log(line)
+    watcher.display.update(line)
+    record_samples(config, run, sampled, algorithm.policy, 0, "start")
+    before = {
+        "episodes": len(sampled.trajectories),
+        "sft_seconds": round(sft_seconds, 1),
+        **_rates("before", sampled),
+        "success_rate_before_greedy": greedy.success_rate,
+    }
+    (run.path / "start.json").write_text(json.dumps(before, indent=2) + "\n", encoding="utf-8")
+    return before
+
+
+def _final_evaluation(config: RunConfig, run: RunFolder, watcher: _Watcher, algorithm: Learner) -> dict[str, Any]:
+    """Evaluate student and teacher on all fixed episodes and record some of them."""
+    update = algorithm.n_updates
+    after = watcher.evaluate(algorithm.policy, "the student")
+    greedy = watcher.evaluate(algorithm.policy, "the student, greedy", greedy=True)
+    record_samples(config, run, after, algorithm.policy, update, "student")
+    line = prefixed("eval/student", after) | prefixed("eval/student_greedy", greedy)
+    summary = {**_rates("after", after), "success_rate_after_greedy": greedy.success_rate}
+    with algorithm.as_teacher() as teacher:
+        merged = watcher.evaluate(teacher, "the teacher")
+        record_samples(config, run, merged, teacher, update, "teacher")
+        line |= prefixed("eval/teacher", merged)
+        summary |= _rates("teacher", merged)
+    line |= {
+        "update": update,
+        "env_steps": algorithm.num_timesteps,
+        "wall_seconds": time.perf_counter() - watcher.started,
+    }
+    run.log(line)
+    watcher.display.update(line)
+    return summary
+
+
+def _rates(label: str, result: EvaluationResult) -> dict[str, Any]:
+    """Success of an evaluation as the summary names it."""
+    return {
+        f"success_rate_{label}": result.success_rate,
+        f"success_rate_{label}_interval": list(result.interval),
+        f"success_rate_{label}_solvable": result.metrics.get("success_rate_solvable"),
+        f"return_{label}": result.metrics["return"],
+        f"cards_accuracy_{label}": result.metrics.get("cards_accuracy"),
+    }
+
+
+def record_samples(
+    config: RunConfig, run: RunFolder, result: EvaluationResult, policy: VLMPolicy, update: int, role: str
+) -> None:
+    """Record some episodes with frames: successes and failures in turn, as far as there are both."""
+    won = [t for t in result.trajectories if t.success]
+    lost = [t for t in result.trajectories if not t.success and t.solvable]
+    n = config.evaluation.recorded
+    chosen = won[: max(n - n // 2, n - len(lost))] + lost[: max(n // 2, n - len(won))]
+    kwargs = config.env.kwargs | config.env.evaluation | {"render_mode": "rgb_array"}
+    for trajectory in chosen[:n]:
+        frames, expert, texts = replay_frames(text_env_maker(config.env.id, kwargs), trajectory)
+        run.record_episode(
+            trajectory,
+            update=update,
+            role=role,
+            env=config.env.id,
+            frames=frames,
+            expert_actions=expert,
+            token_texts=policy.token_texts,
+            observations=texts,
+        )
+
+
+def run_record(config: RunConfig, preset: str, seed: int, overrides: Iterable[str]) -> dict[str, Any]:
+    """What ``config.json`` holds: the resolved configuration and where it came from."""
+    return {
+        "config": as_dict(config),
+        "preset": preset,
+        "overrides": list(overrides),
+        "seed": seed,
+        "versions": {"python": platform.python_version(), **_versions()},
+        "git": _git_state(),
+        "machine": {"cpus": os.cpu_count(), "threads": torch.get_num_threads(), "platform": platform.platform()},
+        "command": " ".join(["gtr", *sys.argv[1:]]),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def _git_state() -> dict[str, Any]:
+    """Commit and cleanliness of the source tree, empty when it is no git checkout."""
+    source = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(  # noqa: S603 - fixed arguments
+            ["git", "-C", str(source), *arguments],  # noqa: S607 - git from the path, as everywhere
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return {}
+
+
+def _read_result(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigError(f"{path.parent} cannot be resumed: it has no {path.name} (it stopped before training began).")
+    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return result

@@ -1,0 +1,1 @@
+"""Card games whose state is shown as a picture of cards on a table."""

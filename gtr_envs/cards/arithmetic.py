@@ -1,0 +1,285 @@
+"""Decides the rules that all games share in which card values are combined to a formula, token by token."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from gtr_envs.cards import solver
+from gtr_envs.cards.artwork import draw_table
+from gtr_envs.cards.deck import RANKS, Card, card_value, draw_suits, parse_card
+from gtr_envs.cards.formula import END, FormulaError, evaluate, legal_next
+from gtr_envs.core import Outcome, VisionTextEnv
+from gtr_envs.errors import DealError, OptionError, require_known
+from gtr_envs.rendering import Frame
+
+WIN_REWARD = 10.0
+"""Paid for a formula over the whole hand that has the value of the target."""
+PENALTY = -1.0
+"""Paid for an illegal action, for ``=`` after any other formula and for running out of places."""
+FAVOURITE_SHARE = 0.7
+"""Share of demonstrations that show a hand's first solution: a learner needs one plan per hand, and some variety."""
+MAX_DEALS = 10_000
+"""Deals after which a wish for a hand is given up; the rarest hand of four cards comes once in 28561 deals."""
+
+
+class CardArithmeticEnv(VisionTextEnv):
+    """A game in which the cards on the table are combined to a formula that has a given value.
+
+    A subclass names its numbers of cards and operators and says how ranks are dealt. The rules are those of the
+    public environments with exact arithmetic and a grammar.
+    """
+
+    option_names = ("numbers", "cards")
+    n_cards: ClassVar[int]
+    """How many cards lie on the table."""
+    operators: ClassVar[tuple[str, ...]]
+    """Which of ``+ - * /`` may be used."""
+    signs: ClassVar[tuple[str, ...]]
+    """Action tokens after the numbers, in index order."""
+
+    def __init__(
+        self,
+        *,
+        target: int,
+        max_tokens: int,
+        face_cards: str,
+        illegal: str,
+        holdout: Collection[Sequence[int]],
+        image_size: int,
+        render_size: int | None,
+        render_mode: str | None,
+    ) -> None:
+        """Set up the game; nothing is dealt.
+
+        Args:
+            target: The value to reach.
+            max_tokens: How many entries fit into the formula, blanks of illegal actions included; ``=`` is only
+                read while one place is free.
+            face_cards: ``"ten"`` or ``"rank"``: jack, queen and king count 10, or 11, 12 and 13.
+            illegal: ``"continue"`` or ``"terminate"``: what happens after an illegal action.
+            holdout: Hands as ranks 1 to 13 in table order that are never dealt at random.
+            image_size: Side of the observed picture in pixels.
+            render_size: Side of rendered frames in pixels; None for the default.
+            render_mode: None, ``"human"`` or ``"rgb_array"``.
+
+        Raises:
+            OptionError: If an argument cannot be used.
+        """
+        require_known("face_cards", face_cards, ("ten", "rank"))
+        require_known("illegal", illegal, ("continue", "terminate"))
+        self.faces_count_ten = face_cards == "ten"
+        self.target = _checked_int("target", target)
+        self.max_tokens = _checked_int("max_tokens", max_tokens, least=2 * self.n_cards)
+        self.ends_on_illegal = illegal == "terminate"
+        self.holdout = frozenset(self._checked_ranks("holdout", hand) for hand in holdout)
+        self._largest = 10 if self.faces_count_ten else 13
+        super().__init__(
+            [*map(str, range(1, self._largest + 1)), *self.signs],
+            text_length=2 * max_tokens,
+            image_size=image_size,
+            render_size=render_size,
+            render_mode=render_mode,
+        )
+        self._cards: tuple[Card, ...] = ()
+        self._numbers: tuple[int, ...] = ()
+        self._formula: list[str] = []
+        self._n_blanks = 0
+
+    @abstractmethod
+    def _deal(self) -> tuple[int, ...]:
+        """Draw ranks in table order from ``self.np_random``; held-out hands are taken care of elsewhere."""
+
+    # --- what the player may know -----------------------------------------------------------------------------------
+
+    @property
+    def legal_actions(self) -> list[str]:
+        """Tokens that continue the formula by its grammar; ``=`` when the formula is a complete expression."""
+        following = set(legal_next(self._formula, self._unused()))
+        return [token for token in self.action_tokens if token in following]
+
+    def expert_action(self) -> str | None:
+        """Say what a perfect player does next.
+
+        Returns:
+            The first token of a shortest win in the order of the action tokens; None if the hand or the formula is
+            hopeless, or if too few places are left.
+        """
+        optimal = self.optimal_actions()
+        return optimal[0] if optimal else None
+
+    def optimal_actions(self) -> tuple[str, ...]:
+        """List every token that begins a shortest win.
+
+        Returns:
+            Tokens in the order of the action tokens; empty if the episode is over or cannot be won any more.
+        """
+        if not self.is_running:
+            return ()
+        away = solver.distance(self._numbers, self._formula, self.target, operators=self.operators)
+        if away is None or len(self._formula) + self._n_blanks + away > self.max_tokens:
+            return ()
+        return solver.next_tokens(self._numbers, self._formula, self.target, operators=self.operators)
+
+    def plan(self, rng: np.random.Generator, *, mistaken: bool = False) -> list[str]:
+        """Write down a whole way from here to the end of the episode, for demonstrations.
+
+        Args:
+            rng: Chooses the way. A fresh hand gets its first solution (the same for every order of the cards) in
+                :data:`FAVOURITE_SHARE` of the cases and any of its solutions otherwise.
+            mistaken: True combines the cards blindly: the formula is well formed but hardly ever wins.
+
+        Returns:
+            Actions up to and with ``=``. Without a win from here a fresh hand gets a mistaken plan, a begun formula an
+            empty one.
+        """
+        if self._formula:
+            ways = solver.complete(self._numbers, self._formula, self.target, operators=self.operators)
+            return ways[int(rng.integers(len(ways)))] if ways else []
+        ways = [] if mistaken else solver.solve(sorted(self._numbers), self.target, operators=self.operators)
+        if not ways:
+            return [*random_formula(self._numbers, rng, self.operators), END]
+        favourite = rng.random() < FAVOURITE_SHARE
+        return [*ways[0 if favourite else int(rng.integers(len(ways)))], END]
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "numbers": list(self._numbers),
+            "cards": [card.name for card in self._cards],
+            "formula": list(self._formula),
+            "solvable": self._is_solvable(self._numbers),
+        }
+
+    # --- an episode -------------------------------------------------------------------------------------------------
+
+    def _begin(self, options: Mapping[str, Any]) -> None:
+        self._cards = self._chosen_cards(options) if options else draw_suits(self.np_random, self._allowed_deal())
+        self._numbers = tuple(self._value(card.rank) for card in self._cards)
+        self._formula = []
+        self._n_blanks = 0
+
+    def _play(self, action: str) -> Outcome:
+        legal = action in self.legal_actions
+        if len(self._formula) + self._n_blanks >= self.max_tokens:
+            return Outcome(PENALTY, legal, truncated=True)
+        if action == END:
+            return self._handed_in(legal=legal)
+        if not legal:
+            # The public environment appends a blank here; only the place it takes is kept.
+            self._n_blanks += 1
+            return Outcome(PENALTY, legal, terminated=self.ends_on_illegal)
+        self._formula.append(action)
+        return Outcome(0.0, legal)
+
+    def _handed_in(self, *, legal: bool) -> Outcome:
+        """Judge the formula as it stands."""
+        try:
+            value = evaluate(self._formula)
+        except FormulaError:
+            return Outcome(PENALTY, legal, terminated=True, facts={"formula_value": None})
+        won = value == self.target and not self._unused()
+        reward = WIN_REWARD if won else PENALTY
+        return Outcome(reward, legal, terminated=True, success=won, facts={"formula_value": float(value)})
+
+    def _unused(self) -> list[int]:
+        unused = list(self._numbers)
+        for token in self._formula:
+            if token.isdigit():
+                unused.remove(int(token))
+        return unused
+
+    def _text(self) -> str:
+        return "".join(self._formula)
+
+    def _draw(self, size: int) -> Frame:
+        return draw_table(self._cards, self._text(), size, goal=self.target)
+
+    # --- dealing ----------------------------------------------------------------------------------------------------
+
+    def _value(self, rank: int) -> int:
+        return card_value(rank, faces_count_ten=self.faces_count_ten)
+
+    def _is_solvable(self, numbers: Sequence[int]) -> bool:
+        return solver.is_solvable(numbers, self.target, operators=self.operators)
+
+    def _allowed_deal(self) -> tuple[int, ...]:
+        for _ in range(MAX_DEALS):
+            ranks = self._deal()
+            if ranks not in self.holdout:
+                return ranks
+        raise DealError(
+            f"Expected a hand that is not held out, found none in {MAX_DEALS} deals; hold out fewer hands "
+            f"({len(self.holdout)} are)."
+        )
+
+    def _chosen_cards(self, options: Mapping[str, Any]) -> tuple[Card, ...]:
+        """Cards of ``reset(options=...)``; numbers get random suits."""
+        if len(options) > 1:
+            raise OptionError(f"Expected one of the options 'numbers' and 'cards', got both: {dict(options)!r}.")
+        if "numbers" in options:
+            ranks = self._checked_ranks("numbers", options["numbers"], largest=self._largest)
+            return draw_suits(self.np_random, ranks)
+        names = options["cards"]
+        if isinstance(names, str) or not isinstance(names, Sequence) or len(names) != self.n_cards:
+            raise OptionError(f"Expected options['cards'] as {self.n_cards} names such as 'HT', got {names!r}.")
+        try:
+            return tuple(parse_card(name) for name in names)
+        except ValueError as error:
+            raise OptionError(f"Cannot use options['cards'] {list(names)!r}: {error}.") from error
+
+    def _checked_ranks(self, name: str, hand: object, largest: int = len(RANKS)) -> tuple[int, ...]:
+        """Check a hand of whole numbers from 1 to ``largest``."""
+        if isinstance(hand, np.ndarray):
+            hand = hand.tolist()
+        usable = isinstance(hand, Sequence) and not isinstance(hand, str) and len(hand) == self.n_cards
+        if not usable or not all(_is_int(rank) and 1 <= rank <= largest for rank in hand):  # type: ignore[attr-defined]
+            remedy = " Name face cards with options['cards']." if largest == 10 else ""
+            raise OptionError(
+                f"Expected in {name} {self.n_cards} whole numbers from 1 to {largest}, got {hand!r}.{remedy}"
+            )
+        return tuple(int(rank) for rank in hand)  # type: ignore[attr-defined]
+
+
+def random_formula(numbers: Sequence[int], rng: np.random.Generator, operators: Sequence[str]) -> list[str]:
+    """Combine all numbers blindly to a formula with no more brackets than it needs.
+
+    Args:
+        numbers: The hand.
+        rng: Chooses pairs and operators.
+        operators: Which of ``+ - * /`` may be used.
+
+    Returns:
+        Tokens without ``=``.
+    """
+    parts: list[tuple[list[str], int]] = [([str(number)], 3) for number in numbers]
+    while len(parts) > 1:
+        first, second = (int(i) for i in rng.choice(len(parts), 2, replace=False))
+        operator = operators[int(rng.integers(len(operators)))]
+        strength = 1 if operator in "+-" else 2
+        left, right = parts[first], parts[second]
+        # The right side of - and / needs brackets at equal strength; + and * only when weaker.
+        least = strength + (operator in "-/")
+        tokens = [*_bracketed(left, strength), operator, *_bracketed(right, least)]
+        parts = [part for i, part in enumerate(parts) if i not in (first, second)] + [(tokens, strength)]
+    return parts[0][0]
+
+
+def _bracketed(part: tuple[list[str], int], least: int) -> list[str]:
+    """Put brackets around a part that binds less than ``least``."""
+    tokens, strength = part
+    return tokens if strength >= least else ["(", *tokens, ")"]
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _checked_int(name: str, value: object, least: int | None = None) -> int:
+    """Check a whole number."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or (least is not None and value < least):
+        bound = "" if least is None else f" of at least {least}"
+        raise OptionError(f"Expected {name} as a whole number{bound}, got {value!r}.")
+    return int(value)

@@ -1,0 +1,249 @@
+"""Decides what cards and tables look like; own drawings, made at the size they are shown in and kept.
+
+All lengths are written for a picture of 300 px and scale with its size. A table is four cards in a 2x2 grid, each
+fully inside its quadrant, or two cards in the upper quadrants over a large goal, with the formula in a strip below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import cos, pi, sin
+
+import numpy as np
+
+from gtr_envs.cards.deck import Card
+from gtr_envs.rendering import Canvas, Color, Frame, Point, text_frame
+
+TABLE_COLOR: Color = (16, 82, 52)
+STRIP_COLOR: Color = (9, 54, 34)
+CARD_COLOR: Color = (252, 252, 248)
+EDGE_COLOR: Color = (120, 130, 120)
+TEXT_COLOR: Color = (255, 255, 255)
+GOAL_COLOR: Color = (233, 200, 106)
+INK: dict[str, Color] = {"C": (20, 20, 24), "S": (20, 20, 24), "D": (200, 16, 32), "H": (200, 16, 32)}
+
+REFERENCE_SIZE = 300
+CARD_WIDTH, CARD_HEIGHT = 82, 114
+CARD_CENTERS: tuple[Point, ...] = ((75, 77), (225, 77), (75, 211), (225, 211))
+STRIP_TOP, STRIP_BOTTOM, STRIP_MARGIN = 272, 298, 8
+DETAIL_SIZE = 180
+"""Pictures below this size show a large rank and one suit symbol instead of pips, which would be a few pixels."""
+
+_LEFT, _MID, _RIGHT = 40.0, 54.8, 69.6
+_ROWS = {"top": 16.0, "high": 36.5, "third": 43.3, "mid": 57.0, "two thirds": 70.7, "low": 77.5, "bottom": 98.0}
+
+
+def _both(row: str) -> tuple[Point, Point]:
+    """The two outer pips of a row."""
+    return ((_LEFT, _ROWS[row]), (_RIGHT, _ROWS[row]))
+
+
+def _one(row: str) -> tuple[Point]:
+    """The middle pip of a row."""
+    return ((_MID, _ROWS[row]),)
+
+
+_FOUR = (*_both("top"), *_both("bottom"))
+_EIGHT = (*_FOUR, *_both("third"), *_both("two thirds"))
+PIPS: dict[int, tuple[Point, ...]] = {
+    2: (*_one("top"), *_one("bottom")),
+    3: (*_one("top"), *_one("mid"), *_one("bottom")),
+    4: _FOUR,
+    5: (*_FOUR, *_one("mid")),
+    6: (*_FOUR, *_both("mid")),
+    7: (*_FOUR, *_both("mid"), *_one("high")),
+    8: (*_FOUR, *_both("mid"), *_one("high"), *_one("low")),
+    9: (*_EIGHT, *_one("mid")),
+    10: (*_EIGHT, (_MID, 29.6), (_MID, 84.4)),
+}
+"""Centres of the pips on a card of 82 x 114."""
+
+
+def draw_table(cards: Sequence[Card], formula_text: str, size: int, goal: int | None = None) -> Frame:
+    """Draw the table as the player sees it.
+
+    Args:
+        cards: Two or four cards in table order: left to right, upper row first.
+        formula_text: The formula so far.
+        size: Side of the square picture in pixels, at least 64.
+        goal: The value to reach; drawn large on a table of two cards, where there is room.
+
+    Returns:
+        A new picture, uint8 [size, size, 3]; it shares no memory with any other.
+    """
+    frame = _table(tuple(cards), size, goal if len(cards) == 2 else None).copy()
+    _write_formula(frame, formula_text, size)
+    return frame
+
+
+@lru_cache(maxsize=512)
+def draw_card(card: Card, width: int, height: int, *, detailed: bool) -> Frame:
+    """Draw one card on the colour of the table.
+
+    Args:
+        card: The card.
+        width: Width in pixels.
+        height: Height in pixels.
+        detailed: True draws pips and court figures, False a large rank and one suit symbol.
+
+    Returns:
+        The card, uint8 [height, width, 3], read-only.
+    """
+    scale = height / CARD_HEIGHT
+    canvas = Canvas(width, height, TABLE_COLOR)
+    canvas.box(0, 0, width, height, EDGE_COLOR, radius=8 * scale)
+    edge = max(0.6, 0.9 * scale)
+    canvas.box(edge, edge, width - 2 * edge, height - 2 * edge, CARD_COLOR, radius=7.4 * scale)
+    pen = _Pen(canvas, width / CARD_WIDTH, scale, INK[card.suit], card.suit)
+    if detailed:
+        _draw_details(pen, card)
+    else:
+        pen.letters(_letters(card), 41, 42, 66, 64)
+        pen.suit(41, 93, 27)
+    frame = canvas.frame()
+    frame.setflags(write=False)
+    return frame
+
+
+class _Pen:
+    """Draws on a card in the coordinates of a card of 82 x 114."""
+
+    def __init__(self, canvas: Canvas, x_scale: float, y_scale: float, ink: Color, suit: str) -> None:
+        self._canvas, self._x, self._y, self.ink, self._suit = canvas, x_scale, y_scale, ink, suit
+
+    def letters(self, text: str, x: float, y: float, width: float, height: float) -> None:
+        """Write large letters around a centre."""
+        self._canvas.letters(text, (x * self._x, y * self._y), width * self._x, height * self._y, self.ink)
+
+    def polygon(self, points: Sequence[Point], color: Color) -> None:
+        """Fill a polygon."""
+        self._canvas.polygon([(x * self._x, y * self._y) for x, y in points], color)
+
+    def circle(self, x: float, y: float, radius: float, color: Color) -> None:
+        """Fill a circle."""
+        self._canvas.circle((x * self._x, y * self._y), radius * self._y, color)
+
+    def panel(self, left: float, top: float, width: float, height: float, color: Color) -> None:
+        """Fill a rounded rectangle."""
+        x, y = self._x, self._y
+        self._canvas.box(left * x, top * y, width * x, height * y, color, radius=4 * y)
+
+    def suit(self, x: float, y: float, size: float, *, upside_down: bool = False) -> None:
+        """Draw the suit symbol around a centre."""
+        flip = -1 if upside_down else 1
+        for outline in SUIT_SHAPES[self._suit]:
+            self.polygon([(x + size * px, y + flip * size * py) for px, py in outline], self.ink)
+
+
+def _circle(x: float, y: float, radius: float) -> tuple[Point, ...]:
+    """A circle as a polygon."""
+    return tuple((x + radius * cos(2 * pi * i / 24), y + radius * sin(2 * pi * i / 24)) for i in range(24))
+
+
+def _heart(scale: float, up: float, shift: float) -> tuple[Point, ...]:
+    """A heart as a polygon; ``up`` is -1 for a heart and 1 for the leaf of a spade."""
+    angles = [2 * pi * i / 48 for i in range(48)]
+    bend = [13 * cos(a) - 5 * cos(2 * a) - 2 * cos(3 * a) - cos(4 * a) for a in angles]
+    return tuple((scale * 16 * sin(a) ** 3, shift + up * scale * b) for a, b in zip(angles, bend, strict=True))
+
+
+_STEM: tuple[Point, ...] = ((-0.06, 0.0), (0.06, 0.0), (0.1, 0.34), (0.22, 0.5), (-0.22, 0.5), (-0.1, 0.34))
+SUIT_SHAPES: dict[str, tuple[tuple[Point, ...], ...]] = {
+    "D": (((0, -0.54), (0.4, 0), (0, 0.54), (-0.4, 0)),),
+    "H": (_heart(0.0315, -1, -0.07),),
+    "S": (_heart(0.0285, 1, -0.03), _STEM),
+    "C": (_circle(0, -0.25, 0.235), _circle(-0.25, 0.1, 0.235), _circle(0.25, 0.1, 0.235), _circle(0, 0, 0.12), _STEM),
+}
+"""Outlines of the suit symbols around their centre, for a symbol of size 1."""
+
+
+def _letters(card: Card) -> str:
+    """The rank as it is printed."""
+    return {1: "A", 11: "J", 12: "Q", 13: "K"}.get(card.rank, str(card.rank))
+
+
+def _draw_details(pen: _Pen, card: Card) -> None:
+    """Draw the corner index, and the pips, the large ace or the court figure."""
+    pen.letters(_letters(card), 16.5, 22, 25, 28)
+    pen.suit(16, 51, 20)
+    if card.rank == 1:
+        pen.suit(54, 60, 44)
+    elif card.rank <= 10:
+        for x, y in PIPS[card.rank]:
+            pen.suit(x, y, 18 if card.rank < 9 else 16, upside_down=y > 60)
+    else:
+        _draw_court(pen, card)
+
+
+def _draw_court(pen: _Pen, card: Card) -> None:
+    """Draw a framed panel with a large letter under a crown (king, queen) or a plumed cap (jack)."""
+    pen.panel(33, 10, 42, 94, GOAL_COLOR)
+    pen.panel(35.5, 12.5, 37, 89, (252, 244, 220))
+    pen.letters(_letters(card), 54, 61, 32, 46)
+    pen.suit(54, 93, 13)
+    base = 33.0
+    if card.rank == 11:
+        pen.polygon([(41, base), (67, base), (62, 24), (46, 24)], pen.ink)
+        pen.polygon([(60, 26), (70, 15), (65, 28)], GOAL_COLOR)
+    else:
+        peaks = 5 if card.rank == 13 else 3
+        width = 26 / peaks
+        for i in range(peaks):
+            left = 41 + i * width
+            pen.polygon([(left, base), (left + width / 2, 18), (left + width, base)], GOAL_COLOR)
+            pen.circle(left + width / 2, 18, 2, pen.ink)
+        pen.polygon([(41, base - 4), (67, base - 4), (67, base), (41, base)], pen.ink)
+
+
+# A table takes 270 kB at 300 px; a few are kept because every step of an episode shows the same one.
+@lru_cache(maxsize=32)
+def _table(cards: tuple[Card, ...], size: int, goal: int | None) -> Frame:
+    """The table with its cards and an empty strip."""
+    scale = size / REFERENCE_SIZE
+    frame = np.empty((size, size, 3), dtype=np.uint8)
+    frame[:] = TABLE_COLOR
+    frame[round(STRIP_TOP * scale) : round(STRIP_BOTTOM * scale)] = STRIP_COLOR
+    width, height = round(CARD_WIDTH * scale), round(CARD_HEIGHT * scale)
+    for card, (x, y) in zip(cards, CARD_CENTERS, strict=False):
+        left, top = round(x * scale - width / 2), round(y * scale - height / 2)
+        frame[top : top + height, left : left + width] = draw_card(card, width, height, detailed=size >= DETAIL_SIZE)
+    if goal is not None:
+        sign = _goal_sign(goal, round(150 * scale), round(90 * scale))
+        left, top = round(75 * scale), round(162 * scale)
+        frame[top : top + sign.shape[0], left : left + sign.shape[1]] = sign
+    return frame
+
+
+@lru_cache(maxsize=16)
+def _goal_sign(goal: int, width: int, height: int) -> Frame:
+    """The goal in large figures."""
+    canvas = Canvas(width, height, TABLE_COLOR)
+    canvas.letters(f"= {goal}", (width / 2, height / 2), width * 0.9, height * 0.5, GOAL_COLOR)
+    return canvas.frame()
+
+
+@lru_cache(maxsize=1024)
+def _letter(character: str, height: int) -> Frame:
+    """One letter of the strip; kept, because writing letter by letter is ten times faster than a font."""
+    return text_frame(character, height, TEXT_COLOR, STRIP_COLOR)
+
+
+def _write_formula(frame: Frame, formula_text: str, size: int) -> None:
+    """Write the formula into the strip, in smaller letters if it is long; the beginning gives way at the smallest."""
+    scale = size / REFERENCE_SIZE
+    top, bottom, margin = round(STRIP_TOP * scale), round(STRIP_BOTTOM * scale), round(STRIP_MARGIN * scale)
+    room = size - 2 * margin
+    text = f"Formula: {formula_text}"
+    largest, smallest = bottom - top, max(6, (bottom - top) // 2)
+    for height in range(largest, smallest - 1, -1):
+        letters = [_letter(character, height) for character in text]
+        width = sum(letter.shape[1] for letter in letters)
+        if width <= room:
+            break
+    while width > room:
+        width -= letters.pop(0).shape[1]
+    left, top = margin, top + (largest - height) // 2
+    for letter in letters:
+        frame[top : top + height, left : left + letter.shape[1]] = letter
+        left += letter.shape[1]

@@ -1,0 +1,81 @@
+"""Hand values of intervals, self-BLEU and the other statistics."""
+
+from __future__ import annotations
+
+import pytest
+
+from gtr_agents.metrics import (
+    bleu_2,
+    explained_variance,
+    mean_and_percentiles,
+    self_bleu,
+    wilson_interval,
+)
+
+GOLDEN = 1e-6
+
+
+def test_bleu_has_the_hand_value() -> None:
+    assert bleu_2(["a", "b", "c", "d"], [["a", "b", "e", "f"]]) == pytest.approx(0.408248, abs=GOLDEN)
+
+
+def test_bleu_of_equal_texts_is_one_even_for_a_single_word() -> None:
+    assert bleu_2(["a", "b"], [["a", "b"]]) == pytest.approx(1.0, abs=GOLDEN)
+    assert bleu_2(["a"], [["a"]]) == 1.0
+
+
+def test_bleu_without_a_common_word_is_zero() -> None:
+    assert bleu_2(["a", "b"], [["c", "d"]]) == 0.0
+    assert bleu_2([], [["c"]]) == 0.0
+
+
+def test_a_missing_bigram_is_smoothed_to_a_tenth() -> None:
+    assert bleu_2(["b", "a"], [["a", "b"]]) == pytest.approx(0.05**0.5 * 2**0.5, abs=GOLDEN)
+
+
+def test_a_repeated_word_counts_at_most_as_often_as_in_the_reference() -> None:
+    # unigrams 1 of 3, bigrams 0.1 of 2
+    assert bleu_2(["a", "a", "a"], [["a", "b", "c"]]) == pytest.approx((1 / 3 * 0.05) ** 0.5, abs=GOLDEN)
+
+
+def test_a_text_shorter_than_its_nearest_reference_is_penalised() -> None:
+    assert bleu_2(["a", "b"], [["a", "b", "c", "d"]]) == pytest.approx(2.718281828**-1, abs=GOLDEN)
+
+
+def test_self_bleu_has_the_hand_value() -> None:
+    assert self_bleu(["a b c d", "a b e f", "a b c d"]) == pytest.approx(0.802749, abs=GOLDEN)
+
+
+def test_self_bleu_is_undefined_for_one_answer() -> None:
+    assert self_bleu(["a b"]) is None
+    assert self_bleu([]) is None
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "expected"),
+    [
+        (0, 10, (0.0, 0.277533)),
+        (10, 10, (0.722467, 1.0)),
+        (50, 100, (0.403832, 0.596168)),
+        (0, 0, (0.0, 1.0)),
+    ],
+)
+def test_wilson_interval_has_published_values(successes: int, n: int, expected: tuple[float, float]) -> None:
+    assert wilson_interval(successes, n) == pytest.approx(expected, abs=GOLDEN)
+
+
+def test_more_successes_than_trials_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"successes in \[0, 3\], got 4"):
+        wilson_interval(4, 3)
+
+
+def test_lengths_are_summarised_by_mean_and_percentiles() -> None:
+    assert mean_and_percentiles(list(range(11))) == (5.0, 1.0, 9.0)
+    assert mean_and_percentiles([]) == (0.0, 0.0, 0.0)
+
+
+def test_explained_variance_has_hand_values() -> None:
+    assert explained_variance([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]) == 1.0
+    assert explained_variance([2.0, 2.0, 2.0], [1.0, 2.0, 3.0]) == pytest.approx(0.0, abs=GOLDEN)
+    assert explained_variance([3.0, 2.0, 1.0], [1.0, 2.0, 3.0]) == pytest.approx(-3.0, abs=GOLDEN)
+    assert explained_variance([1.0, 2.0], [5.0, 5.0]) == 0.0
