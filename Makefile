@@ -51,8 +51,9 @@ clean: ## Remove the virtual environment and everything that was built
 
 # torch goes first and alone, so that its index is asked for nothing else.
 $(VENV)/.installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c '$(new_enough)' 2>/dev/null || { echo "GTR Suite needs Python 3.11 or newer, but" \
-		"'$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true). Name another one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12"; exit 1; }
+	@$(PYTHON) -c '$(new_enough)' 2>/dev/null || { \
+		echo "GTR Suite needs Python 3.11 or newer, but '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo no Python)."; \
+		echo "Name another one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12"; exit 1; }
 	@echo "Installing into $(VENV); this happens once and takes a few minutes."
 	@$(PYTHON) -m venv $(VENV) || { echo "Creating $(VENV) failed. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	$(PIP) install --quiet --constraint constraints.txt --no-deps --retries 1 \

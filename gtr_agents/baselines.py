@@ -34,7 +34,7 @@ def tree_advantages(
         v(s_t) = (sum of others' returns-to-go from s_t + w * v(s_{t-1})) / (number of others + w)
 
     Credit falls where attempts part: after a decision that cannot be mended all attempts fail alike and nothing is
-    blamed. The idea is that of GiGPO's anchor states (arXiv 2505.10978), with shrinkage instead of a sum of two levels.
+    blamed. A task on which all attempts agree gives 0 everywhere, and so does one with a single attempt. The idea is that of GiGPO's anchor states (arXiv 2505.10978), with shrinkage instead of a sum of two levels.
 
     Args:
         trajectories: complete episodes, several per seed; their steps carry all three rewards.
@@ -54,13 +54,15 @@ def tree_advantages(
         for step, value in zip(trajectory.steps, returns, strict=True):
             total[trajectory.seed, step.prompt.text] += value
             count[trajectory.seed, step.prompt.text] += 1
-    root = float(np.mean([returns[0] for returns in to_go if len(returns)])) if to_go else 0.0
     advantages = []
     for trajectory, returns in zip(trajectories, to_go, strict=True):
-        baseline, result = root, np.empty(len(returns))
+        baseline, weight, result = 0.0, 0.0, np.zeros(len(returns))
         for t, (step, value) in enumerate(zip(trajectory.steps, returns, strict=True)):
             state = (trajectory.seed, step.prompt.text)
-            baseline = (total[state] - value + prior_weight * baseline) / (count[state] - 1 + prior_weight)
-            result[t] = value - baseline
+            others = count[state] - 1
+            if others + weight > 0:
+                baseline = (total[state] - value + weight * baseline) / (others + weight)
+                result[t] = value - baseline
+                weight = prior_weight
         advantages.append(result)
     return advantages

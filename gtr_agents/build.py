@@ -70,7 +70,7 @@ def build_teacher(config: RunConfig) -> Teacher:
 def training_env(config: RunConfig) -> MakeEnv:
     """Return the maker of training environments; the hands of the evaluation are never dealt in them."""
     kwargs = config.env.kwargs | config.env.train
-    hands = held_out_hands(config)
+    hands = held_out_hands(config) if config.evaluation.hold_out else []
     if hands:
         kwargs = kwargs | {"holdout": hands}
     return text_env_maker(config.env.id, kwargs)

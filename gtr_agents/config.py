@@ -97,7 +97,9 @@ class EvaluationConfig:
     """How progress is measured."""
 
     episodes: int = 500
-    """Fixed episodes of the evaluations before and after; their hands are never dealt in training."""
+    """Fixed episodes of the evaluations before and after."""
+    hold_out: bool = True
+    """False deals evaluation hands in training too: for games with a handful of hands, such as EZPoints."""
     every: int = 0
     """Evaluate student and teacher after every so many updates; 0 only at the start and at the end."""
     interim_episodes: int = 200

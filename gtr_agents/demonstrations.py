@@ -14,6 +14,10 @@ from gtr_agents.prompts import PromptTemplate
 from gtr_agents.types import Prompt
 
 
+LATER_STATES = 3
+"""How many states after the first one are demonstrated per episode."""
+
+
 @dataclass(frozen=True, slots=True)
 class Demonstration:
     """One state and the answer to imitate there."""
@@ -46,7 +50,7 @@ def demonstrations(
         buffer: demonstrations that are shuffled together.
 
     Yields:
-        Demonstrations; their thought is the rest of the plan.
+        Demonstrations; their thought is the whole plan.
 
     Raises:
         ConfigError: if the environment has no expert.
@@ -66,20 +70,26 @@ def demonstrations(
 def _episode(
     env: gym.Env[Any, Any], template: PromptTemplate, rng: np.random.Generator, mistake_rate: float
 ) -> Iterator[Demonstration]:
-    """Play one expert episode and yield what the expert would answer in each of its states."""
+    """Play one expert episode; yield what the expert would answer at its start and in a few later states.
+
+    The whole plan is made in the first state; later ones mostly copy it. Showing all of them would spend most of the
+    training on copying.
+    """
     expert: Any = env.unwrapped
     observation, info = env.reset(seed=int(rng.integers(2**31)))
     plan = expert.plan(rng=rng, mistaken=bool(rng.random() < mistake_rate))
+    later = rng.choice(np.arange(1, len(plan)), size=min(LATER_STATES, len(plan) - 1), replace=False)
+    shown = {0, *later.tolist()}
     for t, action in enumerate(plan):
-        answer = template.write_answer(
-            {
+        if t in shown:
+            values = {
                 "cards": info.get("numbers"),
                 "formula": observation["text"],
-                "thoughts": "".join(plan[t:]),
+                "thoughts": "".join(plan),
                 "action": action,
             }
-        )
-        yield Demonstration(template.render(observation, info["legal_actions"], expert.instructions), answer)
-        observation, _, terminated, truncated, info = env.step(action)
-        if terminated or truncated:
+            prompt = template.render(observation, info["legal_actions"], expert.instructions)
+            yield Demonstration(prompt, template.write_answer(values))
+        if t >= max(shown):
             return
+        observation, _, _, _, info = env.step(action)

@@ -94,7 +94,7 @@ def find_action_span(text: str, action_key: str = "action") -> tuple[int, int] |
             depth += 1
         elif piece in "}]":
             depth -= 1
-        elif depth <= 1 and match.start() != value_start and (colon := _COLON.match(text, match.end())):
+        elif depth <= 1 and (colon := _COLON.match(text, match.end())):
             is_action = (piece[1:-1] if piece[0] in "\"'" else piece) == action_key
             if start >= 0 and not is_action:
                 return start, _value_end(text, value_start)

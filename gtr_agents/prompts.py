@@ -111,11 +111,11 @@ _ACTION = AnswerField("action", hint="one of the legal actions")
 
 TEMPLATES: dict[str, PromptTemplate] = {
     # For models of a few million parameters trained from scratch: every token costs time, and the task is learned from
-    # demonstrations, so the prompt holds the state only and the thought is the rest of the planned formula.
+    # demonstrations, so the prompt holds the state only and the thought is the planned formula.
     "compact": PromptTemplate(
         name="compact",
         user="$observation",
-        fields=(_CARDS, AnswerField("thoughts", hint="the rest of the planned formula"), _ACTION),
+        fields=(_CARDS, AnswerField("thoughts", hint="the whole planned formula"), _ACTION),
     ),
     # The fields of the published prompts for Points24 (arXiv 2512.13043), in our words.
     "paper": PromptTemplate(

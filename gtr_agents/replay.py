@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
@@ -131,7 +131,8 @@ def slide(run: RunFolder, episode: Mapping[str, Any], step: int) -> Image.Image:
         draw.text((WIDTH // 2, HEAD + PICTURE // 2), "frame missing", MUTED, _font(16), anchor="mm")
     else:
         with Image.open(frame) as picture:
-            image.paste(picture.convert("RGB").resize((PICTURE, PICTURE)), ((WIDTH - PICTURE) // 2, HEAD))
+            fitted = ImageOps.pad(picture.convert("RGB"), (PICTURE, PICTURE), color=PAGE)
+        image.paste(fitted, ((WIDTH - PICTURE) // 2, HEAD))
     if ended:
         _draw_end(draw, episode)
     else:
@@ -274,13 +275,12 @@ def move(episodes: Sequence[Mapping[str, Any]], place: tuple[int, int], key: str
     episode, step = place
     if key in QUIT_KEYS:
         return None
-    if key in NEXT_KEYS:
-        if step < len(episodes[episode]["steps"]):
-            return episode, step + 1
-        key = next(iter(NEXT_EPISODE_KEYS))
-    elif key in BACK_KEYS:
+    if key in BACK_KEYS:
         return episode, max(0, step - 1)
-    if key in NEXT_EPISODE_KEYS and episode + 1 < len(episodes):
+    at_end = step >= len(episodes[episode]["steps"])
+    if key in NEXT_KEYS and not at_end:
+        return episode, step + 1
+    if key in NEXT_KEYS | NEXT_EPISODE_KEYS and episode + 1 < len(episodes):
         return episode + 1, 0
     if key in PREVIOUS_EPISODE_KEYS and episode > 0:
         return episode - 1, 0

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -32,18 +32,44 @@ class SFTSettings:
     """Linear warm-up."""
     weight_decay: float = 0.01
     """AdamW's weight decay."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: Muon for the weight matrices, AdamW for the rest; a model trained from scratch learns in fewer steps."""
+    muon_learning_rate: float = 0.01
+    """Peak learning rate of Muon, on the same schedule."""
     max_grad_norm: float = 1.0
     """The gradient norm is clipped to this."""
     mistake_rate: float = 0.0
     """Share of demonstrated episodes that follow a mistaken plan, in [0, 1]."""
 
 
-def learning_rate_at(step: int, settings: SFTSettings) -> float:
-    """Linear warm-up, then cosine to 0 over exactly ``settings.steps``."""
+def schedule(step: int, settings: SFTSettings) -> float:
+    """Share of the peak learning rate at a step: linear warm-up, then cosine to 0 over exactly ``settings.steps``."""
     if step < settings.warmup_steps:
-        return settings.learning_rate * (step + 1) / settings.warmup_steps
+        return (step + 1) / settings.warmup_steps
     share = (step - settings.warmup_steps) / max(settings.steps - settings.warmup_steps, 1)
-    return 0.5 * settings.learning_rate * (1 + math.cos(math.pi * min(share, 1.0)))
+    return 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+
+
+def build_optimizers(model: Any, settings: SFTSettings) -> list[torch.optim.Optimizer]:
+    """Make the optimizers of the trainable weights; each group remembers its peak rate as ``peak_lr``.
+
+    Muon (arXiv 2502.16982) orthogonalises the update of a matrix; embeddings, whose rows are learned one by one, and
+    anything that is no matrix stay with AdamW.
+    """
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    matrices = {name for name, p in trainable.items() if p.ndim == 2 and "embed" not in name and "lm_head" not in name}
+    if settings.optimizer != "muon":
+        matrices = set()
+    rest = [p for name, p in trainable.items() if name not in matrices]
+    lr, decay = settings.learning_rate, settings.weight_decay
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=decay)]
+    if matrices:
+        weights = [trainable[name] for name in sorted(matrices)]
+        optimizers.append(torch.optim.Muon(weights, lr=settings.muon_learning_rate, weight_decay=0.0))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak_lr"] = group["lr"]
+    return optimizers
 
 
 def train_sft(
@@ -67,22 +93,23 @@ def train_sft(
         TrainingError: if the loss is not finite.
     """
     parameters = [p for p in policy.model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay
-    )
+    optimizers = build_optimizers(policy.model, settings)
     started = time.perf_counter()
     metrics: dict[str, float] = {}
     for step in range(settings.steps):
         batch = [next(data) for _ in range(settings.batch_size)]
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, settings)
+        share = schedule(step, settings)
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+            for group in optimizer.param_groups:
+                group["lr"] = share * group["peak_lr"]
         loss = _answer_loss(policy, batch)
         if not torch.isfinite(loss):
             raise TrainingError(f"The supervised loss became {loss.item()} at step {step}; lower the learning rate.")
-        optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         metrics = {"sft/loss": float(loss.detach()), "sft/seconds": time.perf_counter() - started}
         if on_step is not None:
             on_step(step + 1, metrics)

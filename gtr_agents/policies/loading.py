@@ -24,8 +24,8 @@ def check_processor(processor: Any, source: str) -> None:
     if missing:
         raise ModelError(
             f"Expected a processor with tokenizer and image processor, got {type(processor).__name__} without "
-            f"{' and '.join(missing)} from {source}. Save the model's own processor (processor.save_pretrained) into the "
-            "same folder."
+            f"{' and '.join(missing)} from {source}. Save the model's own processor (processor.save_pretrained) "
+            "into the same folder."
         )
 
 

@@ -374,7 +374,7 @@ class VLMPolicy:
         """Take on the weights in ``state`` (as made by :meth:`merge_state`) for good.
 
         Raises:
-            ModelError: if the policy is a LoRA adapter; merged task vectors have full rank and no adapter can hold them.
+            ModelError: if the policy is a LoRA adapter: merged task vectors have full rank, no adapter can hold them.
         """
         if lora.is_adapted(self.model):
             raise ModelError("A LoRA policy cannot take on merged task vectors for good; use `using(state)`.")

@@ -22,8 +22,8 @@ PENALTY = -1.0
 """Paid for an illegal action, for ``=`` after any other formula and for running out of places."""
 FAVOURITE_SHARE = 0.7
 """Share of demonstrations that show a hand's first solution: a learner needs one plan per hand, and some variety."""
-MAX_DEALS = 10_000
-"""Deals after which a wish for a hand is given up; the rarest hand of four cards comes once in 28561 deals."""
+MAX_DEALS = 300_000
+"""Deals after which a wish for a hand is given up; a single hand of four cards comes once in 28561 deals."""
 
 
 class CardArithmeticEnv(VisionTextEnv):
@@ -91,7 +91,11 @@ class CardArithmeticEnv(VisionTextEnv):
 
     @abstractmethod
     def _deal(self) -> tuple[int, ...]:
-        """Draw ranks in table order from ``self.np_random``; held-out hands are taken care of elsewhere."""
+        """Draw ranks in table order from ``self.np_random``; unwanted hands are dealt again."""
+
+    def _wants(self, ranks: tuple[int, ...]) -> bool:
+        """Say whether a dealt hand may be played; ranks 1 to 13 in table order."""
+        return ranks not in self.holdout
 
     # --- what the player may know -----------------------------------------------------------------------------------
 
@@ -156,7 +160,7 @@ class CardArithmeticEnv(VisionTextEnv):
     # --- an episode -------------------------------------------------------------------------------------------------
 
     def _begin(self, options: Mapping[str, Any]) -> None:
-        self._cards = self._chosen_cards(options) if options else draw_suits(self.np_random, self._allowed_deal())
+        self._cards = self._chosen_cards(options) if options else draw_suits(self.np_random, self._wanted_deal())
         self._numbers = tuple(self._value(card.rank) for card in self._cards)
         self._formula = []
         self._n_blanks = 0
@@ -205,14 +209,14 @@ class CardArithmeticEnv(VisionTextEnv):
     def _is_solvable(self, numbers: Sequence[int]) -> bool:
         return solver.is_solvable(numbers, self.target, operators=self.operators)
 
-    def _allowed_deal(self) -> tuple[int, ...]:
+    def _wanted_deal(self) -> tuple[int, ...]:
         for _ in range(MAX_DEALS):
             ranks = self._deal()
-            if ranks not in self.holdout:
+            if self._wants(ranks):
                 return ranks
         raise DealError(
-            f"Expected a hand that is not held out, found none in {MAX_DEALS} deals; hold out fewer hands "
-            f"({len(self.holdout)} are)."
+            f"Expected a hand that may be played, found none in {MAX_DEALS} deals; check target={self.target}, the "
+            f"kind of deal, and the {len(self.holdout)} held-out hands."
         )
 
     def _chosen_cards(self, options: Mapping[str, Any]) -> tuple[Card, ...]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import ClassVar
 
-from gtr_envs.cards.arithmetic import MAX_DEALS, CardArithmeticEnv
+from gtr_envs.cards.arithmetic import CardArithmeticEnv
 from gtr_envs.cards.deck import draw_ranks
 from gtr_envs.cards.formula import END, OPERATORS
 from gtr_envs.core import DEFAULT_IMAGE_SIZE
-from gtr_envs.errors import DealError, require_known
+from gtr_envs.errors import require_known
 
 
 class Points24Env(CardArithmeticEnv):
@@ -165,11 +165,8 @@ class Points24Env(CardArithmeticEnv):
         )
 
     def _deal(self) -> tuple[int, ...]:
-        for _ in range(MAX_DEALS):
-            ranks = draw_ranks(self.np_random, self.n_cards)
-            if not self._solvable_only or self._is_solvable([self._value(rank) for rank in ranks]):
-                return ranks
-        raise DealError(
-            f"Expected a hand that can make {self.target}, found none in {MAX_DEALS} deals; use deal='any' or "
-            "another target."
-        )
+        return draw_ranks(self.np_random, self.n_cards)
+
+    def _wants(self, ranks: tuple[int, ...]) -> bool:
+        winnable = not self._solvable_only or self._is_solvable([self._value(rank) for rank in ranks])
+        return winnable and super()._wants(ranks)

@@ -104,6 +104,7 @@ def test_an_empty_tensor_and_a_scalar_can_be_trimmed() -> None:
         ([TAU_1, TAU_2], {}, [0.30, 0.30, -0.60, 0.15, -0.50]),
         ([TAU_1, TAU_2], {"weights": [0.25, 0.75]}, [0.25, 0.30, -0.60, 0.15, -0.50]),
         ([TAU_1, TAU_2], {"method": "linear"}, [0.30, 0.10, -0.15, 0.075, -0.30]),
+        ([TAU_1, TAU_2], {"method": "linear", "weights": [3, 3]}, [0.30, 0.10, -0.15, 0.075, -0.30]),
         ([TAU_1, TAU_2], {"election": "frequency"}, [0.30, 0, 0, 0.15, -0.50]),
         ([TAU_1, TAU_2, TAU_3], {}, [-0.90, 0.25, -0.60, -0.40, -0.50]),
         ([TAU_1, TAU_2, TAU_3], {"weights": ema_weights(3, 0.5)}, [-0.90, 0.233333, -0.60, -0.40, -0.50]),
@@ -119,6 +120,15 @@ def test_merges_have_the_hand_values(
     taus: list[list[float]], options: dict[str, object], expected: list[float]
 ) -> None:
     assert merged_deltas(taus, **options) == pytest.approx(expected, abs=GOLDEN)
+
+
+def test_a_tie_of_sign_counts_is_a_tie_even_if_the_weights_are_rounded() -> None:
+    taus, weights = [[1.0], [1.0], [-1.0]], [0.1, 0.2, 0.3]  # 0.1 + 0.2 is not 0.3 in floating point
+    assert merged_deltas(taus, weights=weights, election="frequency") == [0.0]
+    ties = StreamingTies(state([0.0]), election="frequency")
+    for tau, weight in zip(taus, weights, strict=True):
+        ties.add(state(tau), weight)
+    assert ties.merged()["t0"].tolist() == [0.0]
 
 
 def test_merging_a_merge_again_is_not_the_merge_of_all() -> None:

@@ -245,6 +245,14 @@ def mutated(rng: np.random.Generator) -> str:
     return text
 
 
+def test_a_failing_repair_makes_the_answer_unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr("json_repair.repair_json", fail)
+    assert parse('{"thoughts":"x","action":"+"').error == "expected one JSON object, found nothing readable"
+
+
 def assert_sound(text: str) -> None:
     answer = parse(text)
     assert (answer.action is None) != (answer.error is None)

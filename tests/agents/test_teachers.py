@@ -187,6 +187,7 @@ def test_a_resumed_teacher_continues_bit_for_bit(tmp_path: Path, options: dict[s
         first.save(tmp_path)
     second.load(tmp_path)
     assert same(second.teacher_state(), first.teacher_state())
+    assert second.diagnostics() == first.diagnostics()
     for k in range(5, 8):
         whole.add(weights(k))
         second.add(weights(k))
