@@ -90,28 +90,21 @@ class TrainingDisplay:
         title: The heading, e.g. preset and environment.
         enabled: False shows nothing at all.
         console: Where to write; standard output if None.
-        first_update: Updates done before, of a resumed run; the time left is estimated from the new ones.
     """
 
-    def __init__(
-        self,
-        total_updates: int,
-        title: str,
-        enabled: bool = True,
-        console: Console | None = None,
-        first_update: int = 0,
-    ) -> None:
+    def __init__(self, total_updates: int, title: str, enabled: bool = True, console: Console | None = None) -> None:
         self.total_updates = total_updates
         self.title = title
         self.enabled = enabled
         self.console = console or Console(highlight=False)
-        self.first_update = first_update
-        self.updates_done = first_update
+        self.updates_done = 0
         self.metrics: dict[str, float] = {}
         self.successes: list[float] = []
         self._changes: dict[str, float] = {}
         self._phase, self._phase_done, self._phase_total = "starting", 0, 0
         self._started_s = self._phase_started_s = self._last_line_s = time.monotonic()
+        # A resumed run goes on at a later update, so those seen are counted apart.
+        self._n_timed = 0
         self._first_update_s: float | None = None
         self._last_update_s = self._started_s
         self._live: Live | None = None
@@ -169,8 +162,9 @@ class TrainingDisplay:
         self.metrics |= numbers
         if "rollout/success_rate" in numbers:
             self.successes.append(numbers["rollout/success_rate"])
-        if "update" in metrics:
+        if metrics.get("update", 0) > self.updates_done:
             self.updates_done = int(metrics["update"])
+            self._n_timed += 1
             self._last_update_s = time.monotonic()
         if self.enabled and self._live is None and numbers:
             self._line(self._plain_update(numbers))
@@ -190,12 +184,11 @@ class TrainingDisplay:
         Returns:
             Seconds, or None before the first update is complete.
         """
-        done = self.updates_done - self.first_update
-        if self._first_update_s is None or done <= 0:
+        if self._first_update_s is None or not self._n_timed:
             return None
         left = self.total_updates - self.updates_done
         since_last_s = time.monotonic() - self._last_update_s
-        return max(0.0, (self._last_update_s - self._first_update_s) / done * left - since_last_s)
+        return max(0.0, (self._last_update_s - self._first_update_s) / self._n_timed * left - since_last_s)
 
     def _line(self, text: str) -> None:
         self._last_line_s = time.monotonic()

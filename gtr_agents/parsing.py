@@ -18,7 +18,7 @@ from gtr_agents.types import Answer
 MAX_CHARACTERS = 20_000
 """Longer texts are refused unread; a real answer has a few hundred characters."""
 MAX_BRACKETS = 200
-"""Repair is not tried on texts with more opening brackets than this: it recurses, and no answer has them."""
+"""Repair is not tried on texts with more opening brackets than this: it takes seconds, and no answer has them."""
 
 _FENCE = re.compile(r"\A\s*```[^\n`{]*\n?(.*?)(?:```)?\s*\Z", re.DOTALL)
 _STRING = r'"[^"\\]*(?:\\(?:.|\Z)[^"\\]*)*(?:"|\Z)'

@@ -303,7 +303,7 @@ def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the objects of a JSONL file, without a last line that a kill cut short."""
     if not path.is_file():
         return
-    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             try:
                 content = json.loads(line)

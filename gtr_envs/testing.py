@@ -101,7 +101,7 @@ def _check_gymnasium(make: MakeEnv) -> None:
 def _check_seed(make: MakeEnv) -> None:
     """The seed decides everything, and different seeds differ."""
     first, second = _random_walk(make(), 7), _random_walk(make(), 7)
-    _expect(all(_same(dict(enumerate(a)), dict(enumerate(b))) for a, b in zip(first, second, strict=True)), "seed 7")
+    _expect(all(map(_equal_steps, first, second)), "two copies with seed 7 differ")
     starts = [make().reset(seed=seed)[0] for seed in range(5)]
     _expect(not all(_same(starts[0], start) for start in starts), "seeds 0 to 4 start alike")
 
@@ -117,18 +117,35 @@ def _check_global_generator(make: MakeEnv) -> None:
 def _check_copies(make: MakeEnv) -> None:
     """What is handed out is never changed later, and changing it changes nothing."""
     env, untouched = make(), make()
-    given = [*env.reset(seed=5)]
-    untouched.reset(seed=5)
-    kept = copy.deepcopy(given)
-    for value in given[1].values():
+    first = _played_first_legal(env)
+    kept = copy.deepcopy(first)
+    _expect(_equal_steps(kept, _played_first_legal(untouched)), "two copies play differently")
+    action = int(np.flatnonzero(_inner(untouched).action_mask)[0])
+    env.step(action)
+    _expect(_equal_steps(first, kept), "a later step changed it")
+    _spoil(_played_first_legal(env))
+    _expect(_equal_steps(env.step(action), untouched.step(action)), "a spoiled info or picture changed the game")
+
+
+def _played_first_legal(env: gymnasium.Env[Any, Any]) -> tuple[Any, ...]:
+    """Begin the episode of seed 5 and play its first legal action."""
+    env.reset(seed=5)
+    return env.step(int(np.flatnonzero(_inner(env).action_mask)[0]))
+
+
+def _spoil(step: tuple[Any, ...]) -> None:
+    """Overwrite everything in a step that can be written to."""
+    step[0]["image"][...] = 0
+    for value in step[-1].values():
         if isinstance(value, list):
             value.clear()
         elif isinstance(value, np.ndarray):
             value[...] = 0
-    given[0]["image"][...] = 0
-    action = int(np.flatnonzero(_inner(untouched).action_mask)[0])
-    _expect(_same(dict(enumerate(env.step(action))), dict(enumerate(untouched.step(action)))), "a step was changed")
-    _expect(_same(untouched.reset(seed=5)[0], kept[0]), "an observation was changed")
+
+
+def _equal_steps(left: tuple[Any, ...], right: tuple[Any, ...]) -> bool:
+    """Compare what two resets or steps returned."""
+    return _same(dict(enumerate(left)), dict(enumerate(right)))
 
 
 def _check_twin(make: MakeEnv) -> None:
@@ -137,7 +154,7 @@ def _check_twin(make: MakeEnv) -> None:
     env.reset(seed=11)
     twin = copy.deepcopy(env)
     action = int(np.flatnonzero(env.action_mask)[0])
-    _expect(_same(dict(enumerate(env.step(action))), dict(enumerate(twin.step(action)))), "the copy played differently")
+    _expect(_equal_steps(env.step(action), twin.step(action)), "the copy played differently")
 
 
 def _check_spec(make: MakeEnv) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig
@@ -29,23 +29,30 @@ def check_processor(processor: Any, source: str) -> None:
         )
 
 
-def load_processor(path: str, *, trust_remote_code: bool = False) -> Any:
-    """Load the processor of a model folder or hub id; image-only where torchvision is absent and a family needs that.
+def load_processor(path: str, *, base: str | None = None, trust_remote_code: bool = False) -> Any:
+    """Load the processor of a model folder or hub id; image-only for families whose video part needs torchvision.
+
+    Args:
+        path: model folder, adapter folder or hub id.
+        base: the model an adapter folder belongs to; its processor is used if the folder has none.
+        trust_remote_code: run code that comes with the model.
 
     Raises:
         ModelError: if there is none, or a part of it is missing.
     """
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(base or path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"Expected a model folder or hub id, but no model configuration was found at {path!r}. "
+            f"Expected a model folder or hub id, but no model configuration was found at {base or path!r}. "
             "Check the path; a folder needs config.json, weights in safetensors, tokenizer and processor."
         ) from error
-    fallback = family_of(config.model_type).image_only_processor
+    if base is not None and not (Path(path) / "tokenizer_config.json").is_file():
+        path = base
+    image_only = family_of(config.model_type).image_only_processor
     try:
-        if fallback is not None and importlib.util.find_spec("torchvision") is None:
-            processor = fallback(path)
+        if image_only is not None:
+            processor = image_only(path)
         else:
             processor = AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, TypeError, KeyError, ImportError) as error:

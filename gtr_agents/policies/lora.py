@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,13 +20,14 @@ ADAPTER = "default"
 SETTINGS = ("r", "alpha", "dropout", "target_modules", "use_rslora")
 
 
-def attach(model: Any, settings: Mapping[str, Any]) -> Any:
+def attach(model: Any, settings: Mapping[str, Any], seed: int = 0) -> Any:
     """Put a fresh LoRA adapter on a model. Its B factors are zero, so the policy starts exactly at the base model.
 
     Args:
         model: an image-text-to-text model.
         settings: ``r`` (default 16), ``alpha`` (2 r), ``dropout`` (0), ``target_modules`` (the family's),
             ``use_rslora``.
+        seed: seed of the A factors; the global generator is restored afterwards.
 
     Returns:
         The adapted model; only the adapter trains.
@@ -43,12 +45,18 @@ def attach(model: Any, settings: Mapping[str, Any]) -> Any:
         target_modules=settings.get("target_modules") or family_of(model.config.model_type).lora_targets,
         use_rslora=bool(settings.get("use_rslora", False)),
     )
-    return get_peft_model(model, config)
+    with _quiet_and_repeatable(seed):
+        return get_peft_model(model, config)
 
 
 def is_adapted(model: Any) -> bool:
     """True if the model carries a LoRA adapter."""
     return isinstance(model, PeftModel)
+
+
+def inner(model: Any) -> Any:
+    """The transformers model inside an adapted one; any other model itself."""
+    return model.get_base_model() if is_adapted(model) else model
 
 
 def base_model_of(path: str) -> str | None:
@@ -64,7 +72,17 @@ def base_model_of(path: str) -> str | None:
 
 def load(model: Any, path: str) -> Any:
     """Load a saved adapter onto its base model, ready to go on training."""
-    return PeftModel.from_pretrained(model, path, is_trainable=True)
+    with _quiet_and_repeatable(0):  # random factors are made first, then overwritten
+        return PeftModel.from_pretrained(model, path, is_trainable=True)
+
+
+@contextmanager
+def _quiet_and_repeatable(seed: int) -> Iterator[None]:
+    """Let peft build an adapter: seeded without touching the global generator, silent about its own deprecations."""
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        torch.manual_seed(seed)
+        yield
 
 
 def _layers(model: Any) -> dict[str, Any]:

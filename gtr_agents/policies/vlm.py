@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -79,6 +80,8 @@ class VLMPolicy:
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self.tokenizer.padding_side = "left"
+        if self.tokenizer.pad_token_id is None:  # Llama-like tokenizers; padding is told by the mask, so any id does
+            self.tokenizer.pad_token = self.tokenizer.eos_token
         self.template = get_template(template)
         self.temperature = temperature
         self.max_new_tokens = max_new_tokens
@@ -86,9 +89,10 @@ class VLMPolicy:
         hidden_size = model.get_output_embeddings().weight.shape[1]
         self.value_head = ValueHead(hidden_size, value_widths, stop_gradient=value_stop_gradient, seed=seed)
         self.value_head.to(self.device)
-        self.model.generation_config = plain_generation_config(self.tokenizer)
+        # generate() runs on the inner model and would follow the penalties in that one's settings.
+        lora.inner(model).generation_config = plain_generation_config(self.tokenizer)
         self.eos_id: int = self.tokenizer.eos_token_id
-        self.pad_id: int = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.eos_id
+        self.pad_id: int = self.tokenizer.pad_token_id
         self.banned = self._banned_tokens()
         self._inputs: WeakKeyDictionary[Prompt, dict[str, torch.Tensor]] = WeakKeyDictionary()
         self._pieces: dict[int, str] = {}
@@ -167,15 +171,17 @@ class VLMPolicy:
         return self._pieces[token_id]
 
     def _token_starts(self, ids: Sequence[int], text: str) -> list[int]:
-        """Character offset in ``text`` at which each sampled token ends the text before it.
+        """Character offset in ``text`` at which each sampled token starts, and the end of the last one.
 
         Fast when the tokens' own texts join to the whole text; otherwise (multi-byte characters over several tokens,
-        tokenizers that trim spaces) by decoding every prefix.
+        tokenizers that trim spaces) by decoding every prefix. A prefix that ends inside a character may decode to more
+        placeholders than the character has: what a longer prefix takes back is taken back from the shorter one.
         """
         pieces = [self._piece(i) for i in ids]
         if "".join(pieces) == text:
             return [0, *np.cumsum([len(piece) for piece in pieces]).tolist()]
-        return [len(self.tokenizer.decode(ids[:n])) for n in range(len(ids) + 1)]
+        lengths = [len(self.tokenizer.decode(ids[:n])) for n in range(len(ids) + 1)]
+        return np.minimum.accumulate(lengths[::-1])[::-1].tolist()
 
     def thought_mask(self, ids: Sequence[int], text: str, answer: Answer) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Mark the thought tokens of a sampled answer from character offsets (True = thought, bool [T]).
@@ -189,8 +195,9 @@ class VLMPolicy:
         start, end = answer.action_span
         content = [i for i in ids if i != self.eos_id]
         offsets = self._token_starts(content, text)
-        for index in range(len(content)):
-            if offsets[index + 1] > start and offsets[index] < end:
+        for index, (first, last) in enumerate(pairwise(offsets)):
+            # A token that only completes a character belongs to that character.
+            if last > start and min(first, last - 1) < end:
                 mask[index] = False
         if end == len(text):
             mask[len(content) :] = False
@@ -443,14 +450,14 @@ def _load(
     settings.update(kwargs)
     if "value_widths" in settings:
         settings["value_widths"] = tuple(settings["value_widths"])
-    processor = load_processor(path, trust_remote_code=trust_remote_code)
     base = lora.base_model_of(path)
+    processor = load_processor(path, base=base, trust_remote_code=trust_remote_code)
     model = load_model(base or path, dtype=dtype, trust_remote_code=trust_remote_code)
     model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if base is not None:
         model = lora.load(model, path)
     elif lora_settings is not None:
-        model = lora.attach(model, lora_settings)
+        model = lora.attach(model, lora_settings, settings.get("seed", 0))
     policy = cls(model, processor, **settings)
     head = Path(path) / "value_head.safetensors"
     if head.is_file():

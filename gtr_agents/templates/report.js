@@ -182,6 +182,7 @@ function startViewer(episodes) {
       button.addEventListener("click", () => { state.colouring = key; draw(); });
       head.append(button);
     }
+    if (byTeacher) head.append(element("span", "name-of", "orange: the student is surer, blue: the teacher is"));
     const text = element("div", "tokens");
     step.tokens.forEach((token, k) => {
       const node = element("span", step.thought_mask[k] ? "" : "action-token", token);

@@ -110,13 +110,16 @@ def test_an_interruption_passes_through(console: Console) -> None:
 def test_the_time_left_is_the_mean_update_times_the_updates_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(display.time, "monotonic", lambda: now)
-    progress = TrainingDisplay(10, "tiny", enabled=False, first_update=2)
+    progress = TrainingDisplay(10, "tiny", enabled=False)
+    progress.phase("SFT", 100)
     now += 500.0  # the supervised start does not count
     progress.phase("collecting")
     assert progress.eta_s() is None
     now += 40.0
+    progress.update({"update": 3})  # a resumed run: two updates were done before
     progress.update({"update": 4})
     now += 5.0
+    progress.update({"update": 4})  # the evaluation after it belongs to the same update
     assert progress.eta_s() == pytest.approx(40.0 / 2 * 6 - 5.0)
 
 

@@ -169,7 +169,15 @@ def test_the_action_span_is_what_is_marked(marked: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "action", "{}", '{"thoughts":"action"}', '{"thoughts":"x","act', '{"thoughts":"\\"action\\":1"}'],
+    [
+        "",
+        "action",
+        '{"thoughts":"the action: +',
+        "{}",
+        '{"thoughts":"action"}',
+        '{"thoughts":"x","act',
+        '{"thoughts":"\\"action\\":1"}',
+    ],
 )
 def test_without_an_action_key_there_is_no_span(text: str) -> None:
     assert find_action_span(text) is None
@@ -285,6 +293,7 @@ def test_no_text_raises(text: str) -> None:
         '{"a' * (MAX_CHARACTERS // 3),
         '{"' + "\\" * (MAX_CHARACTERS - 2),
         "{" + "a" * (MAX_CHARACTERS - 1),
+        '{"a" ' * (MAX_CHARACTERS // 5),
         "{" + " " * (MAX_CHARACTERS - 1),
         "{" + "'" * (MAX_CHARACTERS - 1),
         '{"action":' + '"action":' * 2000,

@@ -142,9 +142,9 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 def test_lines_of_one_update_are_joined_and_the_later_value_wins() -> None:
     training, supervised = split_metrics(
-        [{"sft/loss": 1.0}, {"update": 2, "a": 1}, {"update": 1}, {"update": 2, "a": 3, "b": 4}]
+        [{"sft/loss": 1.0}, {"update": 2, "a": 1, "c": 5}, {"update": 1}, {"update": 2, "a": 3, "b": 4}]
     )
-    assert training == [{"update": 1}, {"update": 2, "a": 3, "b": 4}]
+    assert training == [{"update": 1}, {"update": 2, "a": 3, "b": 4, "c": 5}]
     assert supervised == [{"sft/loss": 1.0}]
 
 

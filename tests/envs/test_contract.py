@@ -119,13 +119,16 @@ class LiveListEnv(Points24Env):
     def _facts(self) -> dict[str, Any]:
         return super()._facts() | {"formula": self._formula}
 
-    def _play(self, action: str) -> Outcome:
-        self._formula.append("(") if not self._formula else None
-        return super()._play(action)
 
-    def _begin(self, options: Any) -> None:
-        super()._begin(options)
-        self._formula.append("(")
+class SpoiledGameEnv(Points24Env):
+    __doc__ = Points24Env.__doc__
+
+    def _facts(self) -> dict[str, Any]:
+        self._told = list(self._numbers)
+        return super()._facts() | {"numbers": self._told}
+
+    def _play(self, action: str) -> Outcome:
+        return super()._play(action if self._told else "=")
 
 
 class ForgetfulCopyEnv(Points24Env):
@@ -203,7 +206,8 @@ BREACHES = [
     (UnseededEnv, "checker is content"),
     (FixedEnv, "different seeds differ"),
     (GlobalGeneratorEnv, "global generator"),
-    (LiveListEnv, "never changed later"),
+    (LiveListEnv, "never changed later.*a later step"),
+    (SpoiledGameEnv, "never changed later.*a spoiled info"),
     (ForgetfulCopyEnv, "A copy of an environment"),
     (WrongLegalEnv, "whether an action was legal"),
     (LosingExpertEnv, "the expert plays legal actions and wins"),

@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -255,6 +256,38 @@ def test_every_solution_can_be_played_and_scores(hand: list[int], choice: Any) -
     rewards, ending, info = play(hand, [*solution, "="])
     assert (rewards, ending) == ([0] * len(solution) + [10], TERMINATED)
     assert info["success"] is True
+
+
+def plans(hand: list[int], prefix: str = "", n_plans: int = 200, **kwargs: Any) -> list[list[str]]:
+    """Demonstrations from one position."""
+    env = TextAction(Points24Env(image_size=64))
+    env.reset(options={"numbers": hand})
+    for token in prefix:
+        env.step(token)
+    rng = np.random.default_rng(0)
+    return [env.unwrapped.plan(rng, **kwargs) for _ in range(n_plans)]
+
+
+def test_a_plan_wins_and_is_mostly_the_first_solution() -> None:
+    drawn = plans([6, 2, 3, 4])
+    assert all(play([6, 2, 3, 4], tokens)[2]["success"] for tokens in drawn[:20])
+    first = [*solve([2, 3, 4, 6])[0], "="]
+    assert 0.6 < drawn.count(first) / len(drawn) < 0.8
+    assert len({tuple(tokens) for tokens in drawn}) > 10
+
+
+def test_a_mistaken_plan_is_well_formed_and_hardly_ever_wins() -> None:
+    drawn = plans([1, 2, 7, 7], mistaken=True)
+    assert all(sorted(filter(str.isdigit, tokens)) == ["1", "2", "7", "7"] for tokens in drawn)
+    endings = [play([1, 2, 7, 7], tokens) for tokens in drawn]
+    assert all(min(rewards[:-1]) == 0 and ending == TERMINATED for rewards, ending, _ in endings)
+    assert sum(info["success"] for *_, info in endings) < 20
+    assert plans([1, 1, 1, 1], n_plans=1) == plans([1, 1, 1, 1], n_plans=1, mistaken=True)
+
+
+def test_a_plan_goes_on_from_the_formula_or_gives_up() -> None:
+    assert plans([3, 3, 8, 8], "8/(", n_plans=1) == [["3", "-", "8", "/", "3", ")", "="]]
+    assert plans([3, 3, 8, 8], "3", n_plans=1) == [[]]
 
 
 @settings(max_examples=60, deadline=None)

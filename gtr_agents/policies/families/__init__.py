@@ -18,7 +18,7 @@ class Family:
     lora_targets: str = _LANGUAGE_LINEAR
     """Regular expression of module names that LoRA adapts unless the settings say otherwise."""
     image_only_processor: Callable[[str], Any] | None = None
-    """Loads the processor without its video part, for installations without torchvision; None if never needed."""
+    """Loads the processor without its video part, which needs torchvision; None if there is no such part."""
 
 
 FAMILIES: dict[str, Family] = {

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import AutoTokenizer, Qwen2_5_VLProcessor
+from transformers import AutoTokenizer
+from transformers import Qwen2_5_VLProcessor as StockProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.processing_utils import ProcessorMixin
 
 LORA_TARGETS = (
     r".*language_model\..*(q|k|v|o|gate|up|down)_proj"
     r"|.*visual\.blocks\..*(qkv|attn\.proj|fc1|fc2|gate_proj|up_proj|down_proj)"
-    r"|.*visual\.merger\.mlp\.\d+"
+    r"|.*visual\.merger\.mlp\.(0|2)"
 )
 """Every linear module of language model, vision blocks and merger: the paper's choice (arXiv 2512.13043)."""
 
 
-class ImageOnlyQwenVLProcessor(Qwen2_5_VLProcessor):
+class Qwen2_5_VLProcessor(StockProcessor):  # noqa: N801 - its name is saved, and must load where we are not
     """Qwen-VL's processor for text and images.
 
     The stock class builds a video processor, which needs torchvision even when no video is ever seen.
@@ -37,7 +38,7 @@ class ImageOnlyQwenVLProcessor(Qwen2_5_VLProcessor):
 
 
 def load_image_only_processor(path: str) -> Any:
-    """Load a Qwen-VL processor without its video part.
+    """Load a Qwen-VL processor without its video part, with the same pictures whether torchvision is there or not.
 
     Args:
         path: model folder or hub id.
@@ -45,6 +46,9 @@ def load_image_only_processor(path: str) -> Any:
     Returns:
         A processor with tokenizer and image processor that takes text and images.
     """
-    return ImageOnlyQwenVLProcessor(
-        image_processor=Qwen2VLImageProcessorPil.from_pretrained(path), tokenizer=AutoTokenizer.from_pretrained(path)
+    settings, _ = ProcessorMixin.get_processor_dict(path)  # the chat template has a file of its own
+    return Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessorPil.from_pretrained(path),
+        tokenizer=AutoTokenizer.from_pretrained(path),
+        chat_template=settings.get("chat_template"),
     )
