@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from gtr_agents.policies.vlm import VLMPolicy
 
 
+FLAT = 0.02
+"""Steps whose raw advantage is smaller than this, in standard deviations, count as flat."""
+
+
 @dataclass(frozen=True, slots=True)
 class PPOSettings:
     """How an update is made. Defaults are the paper's (arXiv 2512.13043) unless a line says otherwise."""
@@ -70,7 +74,7 @@ class PPOSettings:
     placement: Literal["reward", "advantage"] = "reward"
     """Where guidance enters: the reward before GAE, or the advantage."""
     skip_flat: bool = False
-    """True leaves out steps whose raw advantage is 0 (all attempts agree): no gradient, but cost (ours)."""
+    """True leaves out steps whose advantage is below FLAT (all attempts agree): cost without gradient (ours)."""
 
 
 class PPO(Learner):
@@ -162,7 +166,7 @@ class PPO(Learner):
         steps = rollout.steps
         raw, returns = self.advantages(rollout)
         advantages = normalise(raw)
-        keep = np.flatnonzero(np.abs(raw) > 1e-6) if s.skip_flat else np.arange(len(steps))
+        keep = np.flatnonzero(np.abs(raw) > FLAT * raw.std()) if s.skip_flat else np.arange(len(steps))
         lengths = np.array([len(step.response.token_ids) for step in steps])
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate

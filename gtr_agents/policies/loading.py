@@ -12,7 +12,7 @@ from gtr_agents.policies.families import family_of
 
 
 def check_processor(processor: Any, source: str) -> None:
-    """Raise unless the processor has both a tokenizer and an image processor.
+    """Raise unless the processor has a tokenizer, an image processor and a chat template.
 
     For an unregistered processor class the Auto class silently returns a bare tokenizer; without this check the
     policy would act blind.
@@ -26,6 +26,11 @@ def check_processor(processor: Any, source: str) -> None:
             f"Expected a processor with tokenizer and image processor, got {type(processor).__name__} without "
             f"{' and '.join(missing)} from {source}. Save the model's own processor (processor.save_pretrained) "
             "into the same folder."
+        )
+    if processor.chat_template is None:
+        raise ModelError(
+            f"Expected a processor with a chat template, got none from {source}. Take the model's instruction-tuned "
+            "release, or put its chat_template.jinja into the folder."
         )
 
 
@@ -91,5 +96,4 @@ def plain_generation_config(tokenizer: Any) -> GenerationConfig:
     Published models carry top-k, top-p and repetition penalties in theirs; those would change what is sampled without
     changing what is scored.
     """
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return GenerationConfig(do_sample=False, eos_token_id=tokenizer.eos_token_id, pad_token_id=pad_id)
+    return GenerationConfig(do_sample=False, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from gtr_agents.errors import ModelError
+from gtr_agents.errors import ConfigError, ModelError
 from gtr_agents.parsing import parse_answer
 from gtr_agents.policies import lora
 from gtr_agents.policies.inputs import append_answers, collate, encode
@@ -59,7 +59,8 @@ class VLMPolicy:
         seed: seed of the value head's initial weights.
 
     Raises:
-        ModelError: if the processor has no tokenizer or no image processor.
+        ModelError: if the processor has no tokenizer, no image processor or no chat template.
+        ConfigError: if temperature or length are not positive.
     """
 
     def __init__(
@@ -76,6 +77,11 @@ class VLMPolicy:
         seed: int = 0,
     ) -> None:
         check_processor(processor, "the given processor")
+        if temperature <= 0 or max_new_tokens < 1:
+            raise ConfigError(
+                f"Expected temperature > 0 and max_new_tokens >= 1, got {temperature} and {max_new_tokens}; "
+                "act without a generator to answer greedily."
+            )
         self.model = model
         self.processor = processor
         self.tokenizer = processor.tokenizer

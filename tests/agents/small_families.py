@@ -1,3 +1,4 @@
+# ruff: noqa: S106 - a "token" is a piece of language here, never a password
 """Tokenizers trained on the spot, and randomly initialised models of real families, saved as folders."""
 
 from __future__ import annotations

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -343,8 +346,22 @@ def test_every_tensor_is_merged_alone() -> None:
 # --- oracle
 
 
+def peft_merge_functions() -> ModuleType:
+    """Load one file of peft alone, because importing the whole package takes many seconds."""
+    package = importlib.util.find_spec("peft")
+    assert package is not None
+    assert package.origin is not None
+    path = Path(package.origin).parent / "utils" / "merge_utils.py"
+    spec = importlib.util.spec_from_file_location("peft_merge_utils", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_with_weights_one_ties_equals_peft() -> None:
-    merge_utils = pytest.importorskip("peft.utils.merge_utils")
+    merge_utils = peft_merge_functions()
     generator = torch.Generator().manual_seed(0)
     for density in (0.3, 0.8):
         taus = [torch.randn(40, 25, generator=generator, dtype=torch.float64) for _ in range(5)]

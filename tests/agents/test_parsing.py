@@ -306,6 +306,6 @@ def test_no_text_raises(text: str) -> None:
     ids=lambda text: f"{text[:12]}...",
 )
 def test_no_text_takes_long(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     parse(text)
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 2.0
