@@ -63,13 +63,13 @@ def sft(
     from gtr_agents.config import load_config
     from gtr_agents.display import TrainingDisplay
     from gtr_agents.recorder import RunFolder
-    from gtr_agents.training import prepare_cpu, run_record, supervised_start
+    from gtr_agents.training import prepare, run_record, supervised_start
 
     config = load_config(preset, overrides)
     if config.sft is None:
         _fail(f"Preset {preset!r} has no supervised start (section sft); its model is {config.policy.model!r}.")
     folder = out or Path("runs") / f"{_short(preset)}-sft-s{seed}"
-    prepare_cpu(config.threads)
+    prepare(config.threads)
     with RunFolder(folder) as run, TrainingDisplay(0, f"SFT {preset}", enabled=not quiet) as display:
         run.write_config(run_record(config, preset, seed, overrides))
         policy = supervised_start(config, seed, display, run)
@@ -166,14 +166,16 @@ def _clear(folder: Path, *, overwrite: bool) -> None:
 
 def _finish(folder: Path, summary: dict[str, Any]) -> None:
     """Write report and replay, and say how it went."""
+    from gtr_agents.recorder import RunFolder
     from gtr_agents.replay import make_gif
     from gtr_agents.report import build_report
 
     report = build_report(folder)
-    gif = make_gif(folder)
     console = _console()
     console.print(_summary_table(summary))
-    console.print(f"Report  {report}\nReplay  {gif}\nWatch   gtr replay {folder}")
+    console.print(f"Report  {report}")
+    if any(RunFolder.open(folder).episodes()):
+        console.print(f"Replay  {make_gif(folder)}\nWatch   gtr replay {folder}")
     if summary.get("interrupted"):
         console.print(f"Interrupted after update {summary['updates']}. Go on with: gtr train --resume {folder}")
         raise SystemExit(130)
@@ -245,12 +247,12 @@ def report(run: Positional[Run]) -> None:
 
 
 @app.command
-def replay(run: Positional[Run], *, episode: int | None = None, gif: bool = False, terminal: bool = False) -> None:
+def replay(run: Positional[Run], *, episode: str | None = None, gif: bool = False, terminal: bool = False) -> None:
     """Watch recorded episodes of a run in a window, in the terminal, or as replay.gif.
 
     Args:
         run: the run.
-        episode: number of one episode; default all.
+        episode: number or id of one episode; default all.
         gif: write replay.gif instead of showing.
         terminal: print to the terminal instead of opening a window.
     """
@@ -259,7 +261,8 @@ def replay(run: Positional[Run], *, episode: int | None = None, gif: bool = Fals
     if gif:
         _console().print(str(replays.make_gif(run)))
     else:
-        replays.replay(run, episode=episode, window=not terminal)
+        number = int(episode) if episode is not None and episode.isdigit() else episode
+        replays.replay(run, episode=number, window=not terminal)
 
 
 @app.command

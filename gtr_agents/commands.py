@@ -55,10 +55,12 @@ def evaluate_model(
 
     from gtr_agents.build import build_evaluator
     from gtr_agents.policies.vlm import VLMPolicy
+    from gtr_agents.training import prepare
 
     if episodes < 1:
         raise ConfigError(f"episodes must be at least 1, got {episodes}.")
     config = _config_for(path, env, preset)
+    prepare(config.threads)
     config = replace(config, evaluation=replace(config.evaluation, episodes=episodes))
     policy = VLMPolicy.from_pretrained(model_folder(path))
     if teacher:

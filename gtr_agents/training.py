@@ -34,8 +34,18 @@ if TYPE_CHECKING:
 _PACKAGES = ("gtr-suite", "torch", "transformers", "peft", "gymnasium", "numpy", "pygame-ce")
 
 
-def prepare_cpu(threads: int) -> None:
-    """Set torch's CPU threads (0 leaves its choice) and fail with a reason if that makes no sense."""
+def prepare(threads: int) -> None:
+    """Get libraries ready for a command: torch's CPU threads, and no progress bars beside our own.
+
+    Args:
+        threads: CPU threads; 0 leaves torch's choice.
+
+    Raises:
+        ConfigError: for a negative number of threads.
+    """
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     if threads < 0:
         raise ConfigError(f"threads must be 0 or more, got {threads}.")
     if threads:
@@ -163,7 +173,7 @@ def train(
     Returns:
         The summary, as written to ``summary.json``.
     """
-    prepare_cpu(config.threads)
+    prepare(config.threads)
     checkpoint = run.path / "checkpoints" / "last"
     evaluator = build_evaluator(config)
     watcher = _Watcher(config, run, display, evaluator)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import shutil
@@ -158,7 +159,8 @@ class Learner:
             metrics |= self.guidance.annotate(rollout, self._teacher_scores)
         for callback in callbacks:
             callback.on_phase("updating", None)
-        metrics |= self.update(rollout, progress)
+        with self._undone_on_failure():
+            metrics |= self.update(rollout, progress)
         self.n_updates += 1
         self.num_timesteps += len(rollout.steps)
         if self.teacher is not None:
@@ -166,6 +168,21 @@ class Learner:
             metrics |= self.teacher.diagnostics()
         for callback in callbacks:
             callback.on_update(self, rollout, metrics)
+
+    @contextlib.contextmanager
+    def _undone_on_failure(self) -> Iterator[None]:
+        """Take an update back if it does not complete: an interrupted run is saved as after its last whole one."""
+        parameters = self.policy.trainable_parameters()
+        weights = [parameter.detach().clone() for parameter in parameters]
+        state = copy.deepcopy(self.state())
+        try:
+            yield
+        except BaseException:
+            with torch.no_grad():
+                for parameter, weight in zip(parameters, weights, strict=True):
+                    parameter.copy_(weight)
+            self.load_state(state)
+            raise
 
     def _expected_episodes(self) -> int | None:
         settings = self.rollout_settings

@@ -124,11 +124,15 @@ class CountingEnv(gym.Env[Any, Any]):
 
 
 class ScriptedActor:
-    """Answers by rule and remembers every prompt; the value of a state is its count plus 0.5."""
+    """Answers and values states by rules over the text observation, and remembers every prompt."""
 
-    def __init__(self, rule: Callable[[str], str | None], template: PromptTemplate | None = None) -> None:
+    template = PromptTemplate("plain", "$instructions|$observation|$legal_actions", ())
+
+    def __init__(
+        self, rule: Callable[[str], str | None], value: Callable[[str], float] = lambda text: float(text) + 0.5
+    ) -> None:
         self.rule = rule
-        self.template = template or PromptTemplate("plain", "$instructions|$observation|$legal_actions", ())
+        self.value = value
         self.seen: list[Prompt] = []
         self.valued: list[Prompt] = []
 
@@ -139,7 +143,7 @@ class ScriptedActor:
 
     def predict_values(self, prompts: Sequence[Prompt]) -> list[float]:
         self.valued += prompts
-        return [float(prompt.text.split("|")[1]) + 0.5 for prompt in prompts]
+        return [self.value(prompt.text.split("|")[1]) for prompt in prompts]
 
     def _respond(self, prompt: Prompt) -> Response:
         action = self.rule(prompt.text.split("|")[1])

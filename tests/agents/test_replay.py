@@ -66,7 +66,9 @@ def test_a_refused_action_is_marked(tmp_path: Path) -> None:
     run = finished_run(tmp_path)
     episode = next(run.episodes())
     assert not colour_in(np.asarray(slide(run, episode, 0)), module.BAD)
-    assert colour_in(np.asarray(slide(run, episode, 1)), module.BAD)
+    refused = np.asarray(slide(run, episode, 1))
+    assert colour_in(refused, module.BAD)
+    assert not colour_in(refused, module.STUDENT)
 
 
 def test_a_missing_frame_does_not_stop_the_replay(tmp_path: Path) -> None:

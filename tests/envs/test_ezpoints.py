@@ -92,6 +92,13 @@ def test_only_one_card_of_a_published_hand_can_be_a_face() -> None:
     assert {name[1] for info in infos for name in info["cards"]} == set("23456789TJQK")
 
 
+def test_a_ten_of_a_balanced_hand_is_any_card_that_counts_ten() -> None:
+    names = [name for info in dealt(400, deal="balanced") for name in info["cards"]]
+    tens = Counter(name[1] for name in names if name[1] in "TJQK")
+    assert sorted(tens) == sorted("TJQK")
+    assert max(tens.values()) < 3 * min(tens.values())
+
+
 def test_a_chosen_hand_may_need_no_operator_that_exists() -> None:
     _, info = EZPointsEnv(image_size=64).reset(options={"numbers": [1, 2]})
     assert (info["operator"], info["solvable"]) == (None, False)
