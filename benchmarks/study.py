@@ -24,7 +24,7 @@ SEEDS = (0, 1, 2)
 
 def gtr(*arguments: str) -> None:
     """Run the gtr command of this Python; its plain progress goes to standard output."""
-    subprocess.run([sys.executable, "-m", "gtr_agents.cli", *arguments], check=True)
+    subprocess.run([sys.executable, "-m", "gtr_agents.cli", *arguments], check=True)  # noqa: S603 - our own command
 
 
 def run(folder: Path, jobs: int, overrides: list[str]) -> None:
@@ -61,7 +61,9 @@ def collect(folder: Path, data: Path) -> None:
 
 def table(data: Path) -> str:
     """Write the comparison as a Markdown table from the raw summaries."""
-    rows = ["| run | before | after (95 %) | greedy | solvable | teacher (95 %) | cards read | return | steps | train s |"]
+    rows = [
+        "| run | before | after (95 %) | greedy | solvable | teacher (95 %) | cards read | return | steps | train s |"
+    ]
     rows.append("|" + " --- |" * 10)
     for out in sorted(data.iterdir()):
         file = out / "summary.json"
@@ -89,9 +91,9 @@ def table(data: Path) -> str:
 
 def figure(data: Path, path: Path) -> None:
     """Draw evaluation curves of every run: student solid, teacher dashed."""
-    import matplotlib
+    import matplotlib as mpl
 
-    matplotlib.use("Agg")
+    mpl.use("Agg")
     import matplotlib.pyplot as plt
 
     colours = {"ppo": "#777777", "gtr-turbo-kl": "#1f77b4"}

@@ -1,7 +1,7 @@
 """Train a tiny vision-language model from Python: supervised start, then PPO with a merged-checkpoint teacher.
 
-Run it with `python examples/train_with_free_teacher.py`; about a minute on two cores with the small numbers below, which
-show the parts at work and are far too few to learn much. `gtr train tiny-ezpoints` has numbers that do.
+Run it with `python examples/train_with_free_teacher.py`; about a minute on two cores with the small numbers below.
+They show the parts at work and are far too few to learn much; `gtr train tiny-ezpoints` has numbers that do.
 """
 
 from __future__ import annotations

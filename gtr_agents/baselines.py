@@ -34,7 +34,8 @@ def tree_advantages(
         v(s_t) = (sum of others' returns-to-go from s_t + w * v(s_{t-1})) / (number of others + w)
 
     Credit falls where attempts part: after a decision that cannot be mended all attempts fail alike and nothing is
-    blamed. A task on which all attempts agree gives 0 everywhere, and so does one with a single attempt. The idea is that of GiGPO's anchor states (arXiv 2505.10978), with shrinkage instead of a sum of two levels.
+    blamed. A task on which all attempts agree gives 0 everywhere, and so does one with a single attempt. The idea is
+    that of GiGPO's anchor states (arXiv 2505.10978), with shrinkage instead of a sum of two levels.
 
     Args:
         trajectories: complete episodes, several per seed; their steps carry all three rewards.

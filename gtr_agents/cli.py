@@ -324,10 +324,14 @@ def envs() -> None:
 @app.command
 def presets() -> None:
     """List the presets, with what each is for."""
+    from rich.table import Table
+
     from gtr_agents.config import load_preset, preset_names
 
+    table = Table.grid(padding=(0, 2))
     for name in preset_names():
-        _console().print(f"[bold]{name:32}[/] {load_preset(name).get('description', '')}")
+        table.add_row(f"[bold]{name}[/]", load_preset(name).get("description", ""))
+    _console().print(table)
 
 
 def _short(preset: str) -> str:

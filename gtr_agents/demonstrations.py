@@ -13,7 +13,6 @@ from gtr_agents.errors import ConfigError
 from gtr_agents.prompts import PromptTemplate
 from gtr_agents.types import Prompt
 
-
 LATER_STATES = 3
 """How many states after the first one are demonstrated per episode."""
 

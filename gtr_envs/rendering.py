@@ -255,4 +255,6 @@ class Window:
         pygame.display.quit()
 
 
-_NAMED_KEYS = frozenset({"return", "enter", "keypad enter", "escape", "backspace", "tab"})
+_NAMED_KEYS = frozenset(
+    {"return", "enter", "keypad enter", "escape", "backspace", "tab", "left", "right", "up", "down"}
+)
