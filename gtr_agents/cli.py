@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -349,9 +348,6 @@ def main(arguments: list[str] | None = None) -> None:
     from gtr_agents.errors import GtrError
     from gtr_envs.errors import GtrEnvsError
 
-    # Threads that wait must sleep, not spin: on two shared cores spinning makes training several times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     _sigterm_as_interrupt()
     try:
         _cli(arguments)

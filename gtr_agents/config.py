@@ -120,6 +120,8 @@ class RunConfig:
     """Updates of the run."""
     max_minutes: float = 0.0
     """Stop training after this many minutes, at the end of an update; 0 never. Makes results depend on the machine."""
+    checkpoint_every: int = 5
+    """Save a checkpoint to resume from after every so many updates (and at the end, and when interrupted)."""
     threads: int = 0
     """CPU threads of torch; 0 leaves torch's choice."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)

@@ -111,6 +111,8 @@ class _Watcher:
         }
         self.run.log(metrics)
         self.display.update(metrics)
+        if learner.n_updates % self.config.checkpoint_every == 0:
+            learner.save(checkpoint_folder(self.run))
         if time.perf_counter() > self.deadline:
             raise _TimeUp
 
@@ -134,6 +136,11 @@ class _Watcher:
 
     def _tick(self, _trajectory: object) -> None:
         self.display.advance()
+
+
+def checkpoint_folder(run: RunFolder) -> Path:
+    """Where a run keeps the checkpoint that it resumes from."""
+    return run.path / "checkpoints" / "last"
 
 
 def prefixed(prefix: str, result: EvaluationResult) -> dict[str, float]:
@@ -174,7 +181,7 @@ def train(
         The summary, as written to ``summary.json``.
     """
     prepare(config.threads)
-    checkpoint = run.path / "checkpoints" / "last"
+    checkpoint = checkpoint_folder(run)
     evaluator = build_evaluator(config)
     watcher = _Watcher(config, run, display, evaluator)
     if resume:

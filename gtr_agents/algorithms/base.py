@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ import torch
 
 from gtr_agents.diagnostics import trajectory_metrics
 from gtr_agents.errors import CheckpointError, ConfigError
+from gtr_agents.files import check_folder, publish_folder
 from gtr_agents.rollout import RolloutCollector
 from gtr_agents.seeding import numpy_generator, torch_generator
 from gtr_agents.types import FloatArray, Rollout, Step
@@ -252,19 +252,14 @@ class Learner:
         (fresh / "algorithm.json").write_text(
             json.dumps(counters | settings | {"state": numbers}, indent=2) + "\n", encoding="utf-8"
         )
-        old = folder.with_name(folder.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(fresh, folder)
-        shutil.rmtree(old, ignore_errors=True)
+        publish_folder(fresh, folder)
         return folder
 
     def restore(self, folder: str | Path) -> None:
         """Take optimizer, teacher and counters back from :meth:`save`; the policy must have been loaded from there too.
 
         Raises:
-            CheckpointError: if the folder is not a checkpoint of a run.
+            CheckpointError: if the folder is not a checkpoint of a run, or a file in it is damaged.
         """
         from safetensors.torch import load_file
 
@@ -272,6 +267,7 @@ class Learner:
         record = folder / "algorithm.json"
         if not record.is_file():
             raise CheckpointError(f"{folder} is not a training checkpoint: {record.name} is missing.")
+        check_folder(folder)
         saved = json.loads(record.read_text(encoding="utf-8"))
         self.n_updates, self.num_timesteps, self.seed = saved["n_updates"], saved["num_timesteps"], saved["seed"]
         self.load_state(_unflatten(load_file(str(folder / "algorithm.safetensors")), saved["state"]))

@@ -21,9 +21,10 @@ def copy_state(state: StateDict) -> dict[str, Tensor]:
         state: Named tensors, e.g. ``model.state_dict()``, whose tensors are the live parameters.
 
     Returns:
-        A new dict of new tensors on the same devices.
+        A new dict of new tensors on the same devices, in the order of their names: a state that was saved comes back
+        in that order, and sums over both must round alike.
     """
-    return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
+    return {name: state[name].detach().clone(memory_format=torch.contiguous_format) for name in sorted(state)}
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:

@@ -187,7 +187,8 @@ class VLMPolicy:
         if "".join(pieces) == text:
             return [0, *np.cumsum([len(piece) for piece in pieces]).tolist()]
         lengths = [len(self.tokenizer.decode(ids[:n])) for n in range(len(ids) + 1)]
-        return np.minimum.accumulate(lengths[::-1])[::-1].tolist()
+        starts: list[int] = np.minimum.accumulate(lengths[::-1])[::-1].tolist()
+        return starts
 
     def thought_mask(self, ids: Sequence[int], text: str, answer: Answer) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Mark the thought tokens of a sampled answer from character offsets (True = thought, bool [T]).

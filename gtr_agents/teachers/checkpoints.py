@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 import shutil
 import uuid
@@ -17,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gtr_agents.errors import CheckpointError
+from gtr_agents.files import flush, sha256
 from gtr_agents.merging.state_dict import StateDict, copy_state
 
 MANIFEST = "manifest.json"
@@ -76,15 +75,15 @@ class CheckpointStore:
             path = temporary / f"{name}.safetensors"
             # Copies, because safetensors refuses tensors that share memory (tied embeddings).
             save_file(copy_state(state), path)
-            _flush(path)
-            hashes[path.name] = _sha256(path)
+            flush(path)
+            hashes[path.name] = sha256(path)
         manifest = {"id": id, "sequence": last + 1, "files": hashes, "meta": dict(meta or {})}
         path = temporary / MANIFEST
         path.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        _flush(path)
-        _flush(temporary)
+        flush(path)
+        flush(temporary)
         temporary.rename(target)
-        _flush(self.folder)
+        flush(self.folder)
         if self.keep_last is not None:
             for old in [*existing, id][: -self.keep_last]:
                 shutil.rmtree(self.folder / old)
@@ -113,7 +112,7 @@ class CheckpointStore:
             path = self.folder / id / name
             if not path.is_file():
                 raise CheckpointError(f"checkpoint {id!r} is incomplete: {path} is missing; load an earlier one")
-            if _sha256(path) != expected:
+            if sha256(path) != expected:
                 raise CheckpointError(f"{path} is not the file that was saved (SHA-256 differs); load an earlier one")
             try:
                 states[path.stem] = load_file(path)
@@ -136,20 +135,3 @@ class CheckpointStore:
         if not isinstance(manifest, dict) or not {"sequence", "files", "meta"} <= manifest.keys():
             raise CheckpointError(f"{path} is not a checkpoint manifest; delete that folder")
         return manifest
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """Make a file or folder durable; folders cannot be opened for this on every system."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except PermissionError:
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from small_families import FAMILIES
-from small_models import SIZES, text_env, tiny_policy
+from small_models import text_env, tiny_policy
 
 from gtr_agents.demonstrations import demonstrations
 from gtr_agents.policies.vlm import VLMPolicy
@@ -33,10 +33,13 @@ def policy() -> VLMPolicy:
 
 @pytest.fixture(scope="session")
 def schooled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a tiny policy that has learned the format of EZPoints answers, and little more."""
+    """Folder of a tiny policy that has learned the format of EZPoints answers, and little more.
+
+    Of its sampled answers some nine in ten are well formed and four in ten legal moves.
+    """
     policy = tiny_policy(max_new_tokens=20)
     data = demonstrations(lambda: text_env("EZPoints-v0"), policy.template, np.random.default_rng(0), buffer=128)
-    train_sft(policy, data, SFTSettings(steps=80, batch_size=32, learning_rate=3e-3, warmup_steps=10))
+    train_sft(policy, data, SFTSettings(steps=40, batch_size=16, learning_rate=1e-2, warmup_steps=5))
     return policy.save(tmp_path_factory.mktemp("schooled"))
 
 
@@ -44,6 +47,3 @@ def schooled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def family_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a small random model of a real family, as it is published."""
     return FAMILIES[request.param](tmp_path_factory.mktemp(request.param))
-
-
-__all__ = ["SIZES"]

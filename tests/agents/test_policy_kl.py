@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import answered, prompts_of, text_env
+from small_models import answered, prompts_of, text_env, tiny_policy
 
 from gtr_agents.algorithms.ppo import PPO
 from gtr_agents.guidance.base import Scorer
@@ -84,14 +84,14 @@ def fresh_copy(policy: VLMPolicy) -> tuple[Any, Any]:
     return model.eval(), policy.processor
 
 
-def test_another_image_changes_the_divergence(student: VLMPolicy) -> None:
-    state = changed(student.merge_state())
-    prompts = prompts_of(n=4, env_id="EZPoints-v0")
+def test_another_image_changes_the_divergence() -> None:
+    student, state = tiny_policy(), tiny_policy(seed=9).merge_state()
+    prompts = prompts_of(n=4)
     steps = annotated(student, state, prompts)
     for i, step in enumerate(steps):
         blind = Step(replace(step.prompt, image=prompts[i - 1].image), step.response, 0.0, True, False)
         ReverseKL().annotate(Rollout([Trajectory([blind], 0.0, seed=0)], 1.0), teacher_scores(student, state))
-        assert abs(blind.guidance_reward - step.guidance_reward) > 1e-4
+        assert abs(blind.guidance_reward - step.guidance_reward) > 1e-3
 
 
 def teacher_scores(student: VLMPolicy, state: dict[str, torch.Tensor]) -> Scorer:

@@ -1,0 +1,70 @@
+"""Durable files: hashes, flushing, and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+from gtr_agents.errors import CheckpointError
+
+HASHES = "hashes.json"
+
+
+def sha256(path: Path) -> str:
+    """Hash a file; hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flush(path: Path) -> None:
+    """Make a file or folder durable; folders cannot be opened for this on every system."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def publish_folder(fresh: Path, target: Path) -> None:
+    """Give a finished folder its final name: hash and flush its files, then rename; an older one is replaced.
+
+    A crash leaves the old folder under its own name or, between the two renames, as ``NAME.old``.
+
+    Args:
+        fresh: the finished folder, beside the target.
+        target: its final name.
+    """
+    files = sorted(path for path in fresh.rglob("*") if path.is_file())
+    hashes = {path.relative_to(fresh).as_posix(): sha256(path) for path in files}
+    (fresh / HASHES).write_text(json.dumps(hashes, indent=1) + "\n", encoding="utf-8")
+    for path in [*files, fresh / HASHES, fresh]:
+        flush(path)
+    old = target.with_name(target.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    fresh.rename(target)
+    flush(target.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def check_folder(folder: Path) -> None:
+    """Check a published folder against its hashes.
+
+    Raises:
+        CheckpointError: if the hashes, or a file, are missing, or a file was changed; the file is named.
+    """
+    record = folder / HASHES
+    if not record.is_file():
+        raise CheckpointError(f"{folder} is not a complete checkpoint: {HASHES} is missing.")
+    for name, expected in json.loads(record.read_text(encoding="utf-8")).items():
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder} is incomplete: {name} is missing; use another checkpoint.")
+        if sha256(folder / name) != expected:
+            raise CheckpointError(f"{folder / name} is not the file that was saved (SHA-256 differs).")
