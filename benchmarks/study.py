@@ -19,7 +19,7 @@ from pathlib import Path
 
 PRESET = "study-points24"
 METHODS = {"ppo": "none", "gtr-turbo-kl": "reverse_kl"}
-SEEDS = (0, 1, 2)
+SEEDS = (1, 2, 3)  # seed 0 was used for tuning
 
 
 def gtr(*arguments: str) -> None:

@@ -11,8 +11,10 @@ import pytest
 import torch
 from small_models import (
     CountingEnv,
+    answered,
     fit_critic_badly,
     largest_difference,
+    prompts_of,
     random_rollout,
     same_weights,
     text_env,
@@ -26,9 +28,10 @@ from gtr_agents.errors import ConfigError, TrainingError
 from gtr_agents.guidance.reverse_kl import ReverseKL
 from gtr_agents.policies.vlm import VLMPolicy
 from gtr_agents.teachers.static import StaticTeacher
-from gtr_agents.types import Rollout
+from gtr_agents.types import Rollout, Step, Trajectory
 
-ONE_STEP = {"epochs": 1, "minibatch_size": 16, "learning_rate": 1e-3}
+ONE_STEP = {"epochs": 1, "minibatch_size": 16, "learning_rate": 1e-3, "adam_eps": 1e-3}
+"""With a small epsilon Adam's first step is the sign of the gradient, and rounding decides where it is nearly 0."""
 
 
 def ppo(policy: VLMPolicy, *, hands: int = 0, **settings: Any) -> PPO:
@@ -51,14 +54,14 @@ def rollout() -> Rollout:
     return random_rollout(policy)
 
 
-def flat_rollout(n: int = 8) -> Rollout:
-    """Half of the steps are of tasks on which all attempts agree: for the tree baseline."""
-    rollout = random_rollout(tiny_policy(), 2 * n)
-    for index, trajectory in enumerate(rollout.trajectories):
-        trajectory.seed = index // 2
-        for step in trajectory.steps:
-            step.reward = float(index % 2) * (1.0 if index < n // 2 else 0.0)
-    return rollout
+def attempts_rollout() -> Rollout:
+    """Four tasks, two attempts each, one step an attempt; on the last two tasks the attempts agree."""
+    policy = tiny_policy()
+    prompts = prompts_of(n=24)[::3]  # all in the state ""
+    steps = [Step(p, r, 0.0, True, False) for p, r in zip(prompts, answered(policy, prompts), strict=True)]
+    for index in (0, 3):
+        steps[index].reward = 1.0
+    return Rollout([Trajectory([step], 0.0, seed=index // 2) for index, step in enumerate(steps)], 1.0)
 
 
 # --- the ratio --------------------------------------------------------------------------------------------------------
@@ -129,9 +132,8 @@ def test_every_optimizer_step_is_clipped_to_the_norm(rollout: Rollout, monkeypat
     step = algorithm.optimizer.step
 
     def watched() -> None:
-        norms.append(
-            float(torch.stack([p.grad.norm() for p in policy.trainable_parameters() if p.grad is not None]).norm())
-        )
+        gradients = [p.grad.norm() for p in policy.trainable_parameters() if p.grad is not None]
+        norms.append(float(torch.stack(gradients).norm()))
         step()
 
     monkeypatch.setattr(algorithm.optimizer, "step", watched)
@@ -141,24 +143,22 @@ def test_every_optimizer_step_is_clipped_to_the_norm(rollout: Rollout, monkeypat
 
 
 def test_the_learning_rate_follows_the_progress(rollout: Rollout) -> None:
-    rates = [
-        ppo(tiny_policy(), final_learning_rate=0.0).update(rollout, share)["train/learning_rate"] for share in (0, 0.5)
-    ]
-    assert rates == pytest.approx([1e-3, 5e-4])
+    for progress, rate in ((0.0, 1e-3), (0.5, 5e-4)):
+        metrics = ppo(tiny_policy(), final_learning_rate=0.0).update(rollout, progress)
+        assert metrics["train/learning_rate"] == pytest.approx(rate)
 
 
 def test_a_positive_advantage_makes_an_answer_likelier(rollout: Rollout) -> None:
     policy = tiny_policy()
     fit_critic_badly(policy)
-    algorithm = ppo(policy, learning_rate=3e-4, thought_coef=1.0)
+    algorithm = ppo(policy, learning_rate=1e-4, thought_coef=1.0)
     steps = rollout.steps
     raw, _ = algorithm.advantages(rollout)
     prompts, ids = [s.prompt for s in steps], [s.response.token_ids for s in steps]
     before = np.array([s.sum() for s in policy.score(prompts, ids)])
     algorithm.update(rollout, 0.0)
     gained = np.array([s.sum() for s in policy.score(prompts, ids)]) - before
-    centred = raw - raw.mean()
-    assert np.corrcoef(gained, centred)[0, 1] > 0.5
+    assert gained[raw.argmax()] > 0 > gained[raw.argmin()]
 
 
 def test_dropout_stays_off_while_training() -> None:
@@ -182,7 +182,7 @@ def test_dropout_stays_off_while_training() -> None:
     ],
 )
 def test_every_variant_makes_a_finite_update(settings: dict[str, Any], present: str, absent: str) -> None:
-    rollout = flat_rollout()
+    rollout = attempts_rollout()
     weights, metrics = updated(rollout, hands=2 if settings.get("baseline") == "tree" else 0, **settings)
     assert present in metrics
     assert absent not in metrics
@@ -193,7 +193,7 @@ def test_every_variant_makes_a_finite_update(settings: dict[str, Any], present: 
 def test_the_tree_baseline_trains_no_critic() -> None:
     policy = tiny_policy()
     before = weights_of(policy)
-    ppo(policy, hands=2, baseline="tree").update(flat_rollout(), 0.0)
+    ppo(policy, hands=2, baseline="tree").update(attempts_rollout(), 0.0)
     after = weights_of(policy)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
@@ -204,33 +204,31 @@ def test_without_an_action_the_action_scope_trains_nothing(rollout: Rollout) -> 
     assert all(step.response.thought_mask.all() for step in rollout.steps)
     policy = tiny_policy(value_stop_gradient=True)
     before = policy.merge_state()
-    ppo(policy, ratio="token", token_scope="action").update(rollout, 0.0)
+    ppo(policy, ratio="token", token_scope="action").update(rollout, 0.0)  # noqa: S106
     after = policy.merge_state()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_skipped_flat_steps_change_the_update_by_their_share_only() -> None:
-    """A flat step has advantage 0 before normalisation; with mean 0 over the rollout it has none after it either."""
-    rollout = flat_rollout()
-    algorithm = ppo(tiny_policy(), hands=2, baseline="tree")
-    raw, _ = algorithm.advantages(rollout)
-    assert raw.mean() == pytest.approx(0.0)
-    flat = float(np.mean(np.abs(raw) < 1e-6))
-    assert 0.4 < flat < 0.6
+    """Where advantages have mean 0, a flat step has none after normalisation either: only the divisor changes."""
+    rollout = attempts_rollout()
+    raw, _ = ppo(tiny_policy(), hands=2, baseline="tree").advantages(rollout)
+    assert raw.tolist() == [1.0, -1.0, -1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    left = 0.5
     gradients = {}
     for skip in (False, True):
         policy = tiny_policy()
         algorithm = ppo(policy, hands=2, baseline="tree", skip_flat=skip, max_grad_norm=1e9, minibatch_size=64)
         metrics = algorithm.update(rollout, 0.0)
-        assert metrics["train/samples"] == pytest.approx(len(raw) * (1 - flat if skip else 1))
+        assert metrics["train/samples"] == (4 if skip else 8)
         gradients[skip] = {n: p.grad for n, p in policy.model.named_parameters() if p.grad is not None}
     # The mean runs over fewer steps, so the gradient grows by the inverse of the share that is left.
     for name, gradient in gradients[False].items():
-        torch.testing.assert_close(gradients[True][name] * (1 - flat), gradient, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(left * gradients[True][name], gradient, rtol=1e-3, atol=1e-6)
 
 
 def test_a_rollout_without_any_difference_changes_nothing() -> None:
-    rollout = flat_rollout()
+    rollout = attempts_rollout()
     for step in rollout.steps:
         step.reward = 1.0
     policy = tiny_policy()
@@ -313,7 +311,8 @@ def test_the_optimizer_state_comes_back(tmp_path: Path, rollout: Rollout) -> Non
     for index, moments in own.items():
         assert all(torch.equal(moments[name], loaded[index][name]) for name in moments)
     again = random_rollout(policy, seed=1)
-    assert [a.update(again, 0.0)["train/grad_norm"] for a in (algorithm, other)][0] > 0
+    algorithm.update(again, 0.0)
+    other.update(again, 0.0)
     assert same_weights(weights_of(algorithm.policy), weights_of(other.policy))
 
 
