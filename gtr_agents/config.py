@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 
 from gtr_agents.algorithms.base import RolloutSettings
 from gtr_agents.algorithms.ppo import PPOSettings
@@ -42,9 +42,9 @@ class PolicyConfig:
     """Sizes of the tiny model, as the arguments of build_tiny_vlm."""
     template: str = "paper"
     """Prompt template."""
-    temperature: float = 0.2
+    temperature: PositiveFloat = 0.2
     """Sampling temperature, in training and in sampled evaluation; log-probs are scored at the same."""
-    max_new_tokens: int = 256
+    max_new_tokens: PositiveInt = 256
     """Longest answer."""
     lora: dict[str, Any] | None = None
     """LoRA settings, e.g. {r: 16}; null trains all weights."""
@@ -96,15 +96,15 @@ class TeacherConfig:
 class EvaluationConfig:
     """How progress is measured."""
 
-    episodes: int = 500
+    episodes: PositiveInt = 500
     """Fixed episodes of the evaluations before and after."""
     hold_out: bool = True
     """False deals evaluation hands in training too: for games with a handful of hands, such as EZPoints."""
-    every: int = 0
+    every: NonNegativeInt = 0
     """Evaluate student and teacher after every so many updates; 0 only at the start and at the end."""
-    interim_episodes: int = 200
+    interim_episodes: PositiveInt = 200
     """Episodes of an evaluation in between: the first of the fixed ones."""
-    recorded: int = 6
+    recorded: NonNegativeInt = 6
     """Episodes recorded with frames at the start and at the end."""
 
 
@@ -116,13 +116,13 @@ class RunConfig:
     """The task."""
     description: str = ""
     """What the preset is for."""
-    updates: int = 30
+    updates: PositiveInt = 30
     """Updates of the run."""
-    max_minutes: float = 0.0
+    max_minutes: NonNegativeFloat = 0.0
     """Stop training after this many minutes, at the end of an update; 0 never. Makes results depend on the machine."""
-    checkpoint_every: int = 5
+    checkpoint_every: PositiveInt = 5
     """Save a checkpoint to resume from after every so many updates (and at the end, and when interrupted)."""
-    threads: int = 0
+    threads: NonNegativeInt = 0
     """CPU threads of torch; 0 leaves torch's choice."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     """The model."""
@@ -192,7 +192,10 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
         path, equals, text = override.partition("=")
         if not equals or not path:
             raise ConfigError(f"An override has the form section.option=value, got {override!r}.")
-        change: Any = yaml.safe_load(text)
+        try:
+            change: Any = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"The value in {override!r} is not valid YAML: {error}") from error
         for key in reversed(path.strip().split(".")):
             change = {key: change}
         result = _merged(result, change)

@@ -168,7 +168,7 @@ def all_series(training: Sequence[Mapping[str, Any]], metric: str) -> list[chart
         The series that have a value.
     """
     prefix, name = metric.split("/", 1)
-    wanted = [(metric, "training rollouts" if prefix == "rollout" else name.replace("_", " "), "rollout")]
+    wanted = [(metric, "training (as dealt there)" if prefix == "rollout" else name.replace("_", " "), "rollout")]
     wanted += [(f"{start}/{name}", label, role) for start, label, role in EVALUATIONS if prefix == "rollout"]
     series = [_series(training, *names) for names in wanted]
     return [line for line in series if line is not None]

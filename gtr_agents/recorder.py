@@ -146,6 +146,18 @@ class RunFolder:
         """
         return list(_read_lines(self.path / METRICS_FILE))
 
+    def forget_after(self, update: int) -> None:
+        """Drop the lines of later updates: a run that resumes from an earlier checkpoint writes them again.
+
+        Args:
+            update: The last update to keep; lines that name no update (of the supervised start) stay.
+        """
+        kept = [line for line in self.metrics() if line.get("update", 0) <= update]
+        self.close()
+        temporary = self.path / f"{METRICS_FILE}.tmp"
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        temporary.replace(self.path / METRICS_FILE)
+
     def record_episode(
         self,
         trajectory: Trajectory,

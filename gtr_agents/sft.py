@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from gtr_agents.errors import TrainingError
+from gtr_agents.types import Share
 
 if TYPE_CHECKING:
     from gtr_agents.demonstrations import Demonstration
@@ -22,23 +24,23 @@ if TYPE_CHECKING:
 class SFTSettings:
     """How the model is initialised."""
 
-    steps: int = 1000
+    steps: NonNegativeInt = 1000
     """Optimizer steps."""
-    batch_size: int = 64
+    batch_size: PositiveInt = 64
     """Demonstrations per step."""
-    learning_rate: float = 1e-3
+    learning_rate: NonNegativeFloat = 1e-3
     """Peak learning rate; cosine decay to 0 after the warm-up. Full fine-tuning of large models wants about 2e-5."""
-    warmup_steps: int = 50
+    warmup_steps: NonNegativeInt = 50
     """Linear warm-up."""
     weight_decay: float = 0.01
     """AdamW's weight decay."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """muon: Muon for the weight matrices, AdamW for the rest; a model trained from scratch learns in fewer steps."""
-    muon_learning_rate: float = 0.01
+    muon_learning_rate: NonNegativeFloat = 0.01
     """Peak learning rate of Muon, on the same schedule."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: PositiveFloat = 1.0
     """The gradient norm is clipped to this."""
-    mistake_rate: float = 0.0
+    mistake_rate: Share = 0.0
     """Share of demonstrated episodes that follow a mistaken plan, in [0, 1]."""
 
 

@@ -188,6 +188,7 @@ def train(
         algorithm = build_algorithm(config, build_policy(config, seed, checkpoint), seed)
         algorithm.restore(checkpoint)
         before = _read_result(run.path / "start.json")
+        run.forget_after(algorithm.n_updates)
         display.message(f"Resuming {run.path} after update {algorithm.n_updates}.")
     else:
         run.write_config(run_record(config, preset, seed, overrides))

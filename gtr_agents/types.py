@@ -7,15 +7,18 @@ replay. Axes: T response tokens, P prompt tokens, H and W pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 Image = NDArray[np.uint8]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+"""A setting between 0 and 1; configurations are checked against it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium as gym
 import torch
+from pydantic import NonNegativeInt, PositiveInt
 
 from gtr_agents.diagnostics import trajectory_metrics
 from gtr_agents.errors import CheckpointError, ConfigError
@@ -33,13 +34,13 @@ MakeEnv = Callable[[], gym.Env[Any, Any]]
 class RolloutSettings:
     """How much is collected per update."""
 
-    n_envs: int = 1
+    n_envs: PositiveInt = 1
     """Episodes played at once."""
-    n_steps: int = 1024
+    n_steps: PositiveInt = 1024
     """Environment steps per update; episodes go on in the next update. Unused when ``hands`` is set."""
-    hands: int = 0
+    hands: NonNegativeInt = 0
     """If above 0: this many different tasks per update, each played to the end ``attempts`` times."""
-    attempts: int = 8
+    attempts: PositiveInt = 8
     """Episodes per task when ``hands`` is set: what the tree baseline compares."""
     format_valid: float = 3.0
     """Reward for a well-formed answer (paper, Points24: 3)."""
@@ -153,6 +154,7 @@ class Learner:
         rollout = self._collect(callbacks)
         metrics = {f"rollout/{name}": value for name, value in trajectory_metrics(rollout.trajectories).items()}
         metrics["rollout/seconds"] = rollout.seconds
+        metrics["rollout/steps_per_second"] = len(rollout.steps) / max(rollout.seconds, 1e-9)
         if self.guidance is not None and self.teacher is not None:
             for callback in callbacks:
                 callback.on_phase("teacher scoring", None)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from gtr_agents.advantages import normalise, trajectory_advantages
 from gtr_agents.algorithms.base import Learner, MakeEnv
@@ -25,7 +26,7 @@ from gtr_agents.losses import (
 )
 from gtr_agents.metrics import explained_variance
 from gtr_agents.seeding import numpy_generator
-from gtr_agents.types import Rollout
+from gtr_agents.types import Rollout, Share
 
 if TYPE_CHECKING:
     from gtr_agents.policies.vlm import VLMPolicy
@@ -39,37 +40,37 @@ FLAT = 0.02
 class PPOSettings:
     """How an update is made. Defaults are the paper's (arXiv 2512.13043) unless a line says otherwise."""
 
-    gamma: float = 0.9
+    gamma: Share = 0.9
     """Discount per environment step, in [0, 1]."""
-    lam: float = 0.95
+    lam: Share = 0.95
     """GAE lambda, in [0, 1]."""
     baseline: Literal["critic", "tree"] = "critic"
     """What a step is compared with: the value head (GAE), or the other attempts at the same hand (ours)."""
-    clip_range: float = 0.1
+    clip_range: PositiveFloat = 0.1
     """PPO clip range."""
-    epochs: int = 4
+    epochs: PositiveInt = 4
     """Passes over the rollout per update."""
-    minibatch_size: int = 128
+    minibatch_size: PositiveInt = 128
     """Steps per optimizer step."""
-    micro_batch_size: int = 256
+    micro_batch_size: PositiveInt = 256
     """Steps per forward pass; gradients are accumulated to the minibatch."""
-    learning_rate: float = 1e-5
+    learning_rate: NonNegativeFloat = 1e-5
     """Learning rate of the first update."""
-    final_learning_rate: float = 1e-9
+    final_learning_rate: NonNegativeFloat = 1e-9
     """Where the cosine schedule ends after the last update."""
     adam_eps: float = 1e-7
     """Adam's epsilon."""
     adam_betas: tuple[float, float] = (0.9, 0.999)
     """Adam's averaging constants."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: PositiveFloat = 1.0
     """The gradient norm is clipped to this (ours; the reference's clip has no effect)."""
-    thought_coef: float = 0.5
+    thought_coef: NonNegativeFloat = 0.5
     """Weight of the thought tokens in the turn-level ratio (Points24: 0.5, ALFWorld: 0.2)."""
     ratio: Literal["turn", "token"] = "turn"
     """One PPO ratio per step, or one per token (arXiv 2508.04280)."""
     token_scope: Literal["action", "all"] = "all"
     """Which tokens the token-level ratio trains."""
-    value_coef: float = 0.5
+    value_coef: NonNegativeFloat = 0.5
     """Weight of the value loss; unused with the tree baseline."""
     placement: Literal["reward", "advantage"] = "reward"
     """Where guidance enters: the reward before GAE, or the advantage."""

@@ -221,3 +221,14 @@ def test_a_frame_outside_the_run_is_not_found(tmp_path: Path) -> None:
     assert run.frame("../../secret.png") is None
     assert run.frame(str(tmp_path / "secret.png")) is None
     assert run.frame(None) is None
+
+
+def test_lines_after_the_update_of_a_checkpoint_are_forgotten(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "run") as run:
+        run.log({"sft/step": 25})
+        for update in range(5):
+            run.log({"update": update})
+        run.forget_after(2)
+        run.log({"update": 3, "second": 1})
+        assert [line.get("update") for line in run.metrics()] == [None, 0, 1, 2, 3]
+        assert run.metrics()[-1]["second"] == 1

@@ -1,0 +1,111 @@
+"""From configurations to objects: what a preset promises is what is built."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_models import SIZES, same_weights, tiny_policy, weights_of
+
+from gtr_agents.build import (
+    build_algorithm,
+    build_evaluator,
+    build_guidance,
+    build_policy,
+    build_teacher,
+    held_out_hands,
+    training_env,
+)
+from gtr_agents.config import RunConfig, load_config, preset_names, resolve
+from gtr_agents.evaluation import FIRST_SEED
+from gtr_agents.guidance.reverse_kl import ReverseKL
+from gtr_agents.policies import lora
+from gtr_agents.teachers.merged import TeacherManager
+from gtr_agents.teachers.static import StaticTeacher
+from gtr_envs.cards.deck import parse_card
+
+CARDS = {"env": {"id": "Points24-v0", "kwargs": {"image_size": 96}}, "policy": {"template": "compact", "tiny": SIZES}}
+
+
+def config(**sections: Any) -> RunConfig:
+    return resolve(CARDS | {"evaluation": {"episodes": 40}} | sections)
+
+
+def hand(info: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(parse_card(card).rank for card in info["cards"])
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_deals_training_hands_and_builds_its_algorithm(name: str) -> None:
+    preset = load_config(name)
+    env = training_env(preset)()
+    observation, _ = env.reset(seed=0)
+    assert observation["image"].ndim == 3
+    algorithm = build_algorithm(preset, tiny_policy(), seed=0)
+    assert algorithm.teacher is not None
+    assert (algorithm.guidance is None) == (preset.guidance.name == "none")
+    assert build_evaluator(preset).make_env().reset(seed=FIRST_SEED)
+
+
+def test_evaluation_hands_are_never_dealt_in_training() -> None:
+    chosen = config(env={"id": "EZPoints-v0", "kwargs": {"image_size": 96}}, evaluation={"episodes": 6})
+    kept = held_out_hands(chosen)
+    assert kept == sorted(set(kept))
+    evaluation = build_evaluator(chosen).make_env()
+    assert {hand(evaluation.reset(seed=FIRST_SEED + i)[1]) for i in range(6)} == set(kept)
+    env = training_env(chosen)()
+    dealt = {hand(env.reset(seed=seed)[1]) for seed in range(300)}
+    assert dealt.isdisjoint(kept)
+    shared = replace(chosen, evaluation=replace(chosen.evaluation, hold_out=False))
+    env = training_env(shared)()
+    assert not {hand(env.reset(seed=seed)[1]) for seed in range(300)}.isdisjoint(kept)
+
+
+def test_training_and_evaluation_have_their_own_arguments() -> None:
+    chosen = config(
+        env={
+            "id": "Points24-v0",
+            "kwargs": {"image_size": 80},
+            "train": {"illegal": "terminate"},
+            "evaluation": {"max_tokens": 9},
+        }
+    )
+    train, test = training_env(chosen)().unwrapped, build_evaluator(chosen).make_env().unwrapped
+    assert (train.image_size, train.ends_on_illegal, train.max_tokens) == (80, True, 21)
+    assert (test.image_size, test.ends_on_illegal, test.max_tokens) == (80, False, 9)
+
+
+def test_the_seed_of_the_run_decides_the_tiny_model() -> None:
+    chosen = config()
+    first, again, other = (build_policy(chosen, seed) for seed in (0, 0, 1))
+    assert same_weights(weights_of(first), weights_of(again))
+    assert not same_weights(first.merge_state(), other.merge_state())
+    assert not same_weights(first.value_head.state_dict(), other.value_head.state_dict())
+    assert (first.temperature, first.template.name) == (chosen.policy.temperature, "compact")
+
+
+def test_a_start_model_replaces_the_configured_one(tmp_path: Path) -> None:
+    start = tiny_policy(seed=8)
+    start.save(tmp_path)
+    policy = build_policy(config(policy=CARDS["policy"] | {"temperature": 0.3, "value_widths": [32, 16]}), 0, tmp_path)
+    assert same_weights(policy.merge_state(), start.merge_state())
+    assert policy.temperature == 0.3
+
+
+def test_a_start_model_gets_the_configured_adapter(tmp_path: Path) -> None:
+    tiny_policy().save(tmp_path)
+    settings = CARDS["policy"] | {"lora": {"r": 2}, "value_widths": [32, 16]}
+    assert lora.is_adapted(build_policy(config(policy=settings), 0, tmp_path).model)
+
+
+def test_guidance_and_teacher_are_those_of_the_configuration() -> None:
+    assert build_guidance(config()) is None
+    guidance = build_guidance(config(guidance={"name": "reverse_kl", "beta": 3.0, "estimator": "abs"}))
+    assert isinstance(guidance, ReverseKL)
+    assert (guidance.beta, guidance.estimator) == (3.0, "abs")
+    teacher = build_teacher(config(teacher={"weights": "ema", "alpha": 0.25}))
+    assert isinstance(teacher, TeacherManager)
+    assert (teacher.weights, teacher.alpha) == ("ema", 0.25)
+    assert isinstance(build_teacher(config(teacher={"name": "static"})), StaticTeacher)

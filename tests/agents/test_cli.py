@@ -1,0 +1,164 @@
+"""The ``gtr`` command: help, small commands, and what bad input gets."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from small_models import tiny_policy
+
+from gtr_agents import cli
+from gtr_agents.config import preset_names
+from gtr_agents.evaluation import Evaluator
+
+COMMANDS = ("demo", "sft", "train", "eval", "report", "replay", "play", "solve", "envs", "presets")
+Gtr = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def gtr(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Gtr]:
+    """Run the command in this process, in an empty folder: (status, output, errors)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        status = 0
+        try:
+            cli.main(list(arguments))
+        except SystemExit as ending:
+            status = int(ending.code or 0)
+        output = capsys.readouterr()
+        return status, output.out, output.err
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+def test_help_lists_every_command(gtr: Gtr) -> None:
+    status, out, _ = gtr("--help")
+    assert status == 0
+    assert all(command in out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(gtr: Gtr, command: str) -> None:
+    status, out, _ = gtr(command, "--help")
+    assert status == 0
+    assert len(out) > 200
+
+
+def test_help_loads_no_torch() -> None:
+    code = """
+import sys
+from gtr_agents import cli
+try:
+    cli.main(["--help"])
+except SystemExit:
+    print("torch" in sys.modules)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "False"
+
+
+def test_a_hand_is_solved_exactly(gtr: Gtr) -> None:
+    status, out, _ = gtr("solve", "3", "3", "8", "8")
+    assert status == 0
+    assert out.splitlines() == ["8 / ( 3 - 8 / 3 ) = 24"]
+
+
+def test_solutions_can_be_limited_and_retargeted(gtr: Gtr) -> None:
+    _, out, _ = gtr("solve", "6", "6", "6", "6", "--limit", "1")
+    assert len(out.splitlines()) == 2
+    assert "more" in out
+    assert gtr("solve", "1", "1", "1", "1", "--target", "4")[1].startswith("1 + 1 + 1 + 1 = 4")
+    assert "no solution" in gtr("solve", "1", "1", "1", "1")[1]
+
+
+def test_environments_and_presets_are_listed(gtr: Gtr) -> None:
+    status, out, _ = gtr("envs")
+    assert status == 0
+    assert "Points24-v0" in out
+    assert "EZPoints-v0" in out
+    status, out, _ = gtr("presets")
+    assert status == 0
+    assert all(name in out for name in preset_names())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "tiny-point24"), "Did you mean 'tiny-points24'"),
+        (("train", "tiny-points24", "--set", "ppo.learning_rat=1"), "Did you mean 'ppo.learning_rate'"),
+        (("train", "tiny-points24", "--set", "updates"), "section.option=value"),
+        (("train", "tiny-points24", "--set", "updates=none"), "updates"),
+        (("train",), "tiny-points24"),
+        (("train", "--resume", "nowhere"), "nowhere"),
+        (("sft", "qwen2.5-vl-7b-points24"), "no supervised start"),
+        (("eval", "nowhere"), "no run folder"),
+        (("eval", "nowhere", "--env", "Points24-v0"), "nowhere"),
+        (("eval", "nowhere", "--preset", "tiny-points24", "--episodes", "0"), "episodes"),
+        (("report", "nowhere"), "nowhere"),
+        (("replay", "nowhere", "--gif"), "nowhere"),
+        (("play", "Points25-v0", "--terminal"), "Points24-v0"),
+        (("solve", "3", "x"), "x"),
+        (("train", "tiny-points24", "--sed", "3"), "--seed"),
+        (("trian",), "train"),
+    ],
+    ids=" ".join,
+)
+def test_bad_input_is_explained_with_status_two(gtr: Gtr, arguments: tuple[str, ...], message: str) -> None:
+    status, out, err = gtr(*arguments)
+    assert status == 2
+    assert message in out + err
+    assert "Traceback" not in out + err
+
+
+def test_a_model_folder_is_evaluated_on_a_presets_environment(gtr: Gtr, tmp_path: Path) -> None:
+    tiny_policy(max_new_tokens=3).save(tmp_path / "model")
+    options = ("--preset", "tiny-ezpoints", "--episodes", "4", "--greedy", "--out", "e/r.json")
+    status, out, _ = gtr("eval", "model", *options)
+    assert status == 0
+    assert "success_rate" in out
+    written = json.loads((tmp_path / "e" / "r.json").read_text())
+    assert (written["episodes"], written["env"]) == (4, "EZPoints-v0")
+    assert (written["greedy"], written["teacher"]) == (True, False)
+    assert written["success_low"] <= written["success_rate"] <= written["success_high"]
+
+
+def test_a_model_folder_is_evaluated_on_a_named_environment(gtr: Gtr, tmp_path: Path) -> None:
+    tiny_policy(max_new_tokens=3).save(tmp_path / "model")
+    assert gtr("eval", "model", "--env", "EZPoints-v0", "--episodes", "2")[0] == 0
+    status, _, err = gtr("eval", "model", "--env", "EZPoint-v0", "--episodes", "2")
+    assert (status, "EZPoints-v0" in err) == (2, True)
+
+
+def test_a_model_folder_has_no_teacher(gtr: Gtr, tmp_path: Path) -> None:
+    tiny_policy(max_new_tokens=3).save(tmp_path / "model")
+    status, _, err = gtr("eval", "model", "--env", "EZPoints-v0", "--teacher")
+    assert status == 2
+    assert "no teacher" in err
+
+
+def test_an_interruption_ends_with_status_130(gtr: Gtr, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_policy(max_new_tokens=3).save(tmp_path / "model")
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Evaluator, "__call__", interrupted)
+    status, _, err = gtr("eval", "model", "--env", "EZPoints-v0")
+    assert status == 130
+    assert "interrupted" in err
+
+
+def test_the_exit_status_reaches_the_shell() -> None:
+    command = [sys.executable, "-m", "gtr_agents.cli", "presetz"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "presets" in result.stdout + result.stderr

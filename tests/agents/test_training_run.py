@@ -1,0 +1,382 @@
+"""A whole small run through the command line: what it leaves on disk, and how it goes on after a break."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gtr_agents import cli, training
+from gtr_agents.algorithms.ppo import PPO
+from gtr_agents.policies.vlm import VLMPolicy
+from gtr_agents.recorder import RunFolder
+
+SMALL = [
+    "policy.tiny={hidden_size: 64, layers: 2, heads: 2, ff_size: 128, vision_layers: 1}",
+    "policy.max_new_tokens=24",
+    "policy.value_widths=[16, 8]",
+    "threads=1",
+    "env.evaluation={max_tokens: 8}",
+    "sft.steps=40",
+    "sft.batch_size=16",
+    "sft.optimizer=adamw",
+    "sft.learning_rate=1.0e-2",
+    "sft.warmup_steps=5",
+    "updates=2",
+    "rollout.hands=4",
+    "rollout.attempts=3",
+    "rollout.n_envs=12",
+    "ppo.minibatch_size=16",
+    "evaluation.episodes=20",
+    "evaluation.interim_episodes=10",
+    "evaluation.every=1",
+    "evaluation.recorded=2",
+    "guidance.beta=5.0",
+]
+SUMMARY = {
+    "preset",
+    "env",
+    "method",
+    "seed",
+    "temperature",
+    "episodes",
+    "env_steps",
+    "updates",
+    "wall_seconds",
+    "interrupted",
+    "success_rate_before",
+    "success_rate_before_interval",
+    "success_rate_before_greedy",
+    "success_rate_before_solvable",
+    "success_rate_after",
+    "success_rate_after_interval",
+    "success_rate_after_greedy",
+    "success_rate_after_solvable",
+    "success_rate_teacher",
+    "success_rate_teacher_interval",
+}
+METRICS = {
+    "train/ratio_error_first_epoch",
+    "rollout/success_rate",
+    "rollout/success_rate_solvable",
+    "rollout/return",
+    "rollout/valid_rate",
+    "rollout/legal_rate",
+    "rollout/cards_accuracy",
+    "rollout/thought_tokens",
+    "rollout/entropy",
+    "rollout/seconds",
+    "train/policy_loss",
+    "train/clip_fraction",
+    "train/approx_kl",
+    "train/grad_norm",
+    "train/learning_rate",
+    "guidance/kl",
+    "guidance/reward",
+    "teacher/checkpoints",
+    "teacher/drift",
+    "update",
+    "env_steps",
+    "wall_seconds",
+}
+EVALUATED = ("success_rate", "success_low", "success_high", "return", "valid_rate", "legal_rate", "cards_accuracy")
+
+
+def gtr(*arguments: str) -> int:
+    """Run the command in this process; its status."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        cli.main(list(arguments))
+    except SystemExit as ending:
+        return int(ending.code or 0)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    return 0
+
+
+def train(out: Path, *arguments: str, overrides: list[str] = SMALL) -> int:
+    changes = [part for override in overrides for part in ("--set", override)]
+    return gtr("train", "tiny-points24", "--out", str(out), "--seed", "1", "--quiet", *changes, *arguments)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run; tests that change it work on a copy."""
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    assert train(folder) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def start(run: Path) -> Path:
+    return run / "checkpoints" / "start"
+
+
+def read(folder: Path, name: str = "summary.json") -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / name).read_text())
+    return content
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return RunFolder.open(folder).metrics()
+
+
+def updates(folder: Path) -> list[dict[str, Any]]:
+    """The lines of the training updates, without what depends on the clock."""
+    lines = [line for line in metrics(folder) if "train/policy_loss" in line]
+    clocks = ("wall_seconds", "rollout/seconds", "rollout/steps_per_second")
+    return [{key: value for key, value in line.items() if key not in clocks} for line in lines]
+
+
+# --- what a run leaves ------------------------------------------------------------------------------------------------
+
+
+def test_the_run_folder_is_complete(run: Path) -> None:
+    files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    expected = {"config.json", "metrics.jsonl", "progress.csv", "summary.json", "report.html", "replay.gif"}
+    assert expected <= files
+    assert any(name.startswith("events.out.tfevents") for name in files)
+    for model in ("start", "last"):
+        assert {f"checkpoints/{model}/{name}" for name in ("model.safetensors", "policy.json")} <= files
+    assert any(name.startswith("checkpoints/last/teacher/") for name in files)
+    assert any(name.startswith("episodes/frames/") for name in files)
+    assert not [name for name in files if name.endswith((".tmp", ".bin", ".pt", ".pkl"))]
+
+
+def test_the_summary_says_everything_once(run: Path) -> None:
+    summary = read(run)
+    assert summary.keys() >= SUMMARY
+    assert (summary["preset"], summary["env"], summary["seed"]) == ("tiny-points24", "Points24-v0", 1)
+    assert (summary["episodes"], summary["updates"], summary["interrupted"]) == (20, 2, False)
+    for label in ("before", "after", "teacher"):
+        low, high = summary[f"success_rate_{label}_interval"]
+        assert 0 <= low <= summary[f"success_rate_{label}"] <= high <= 1
+    assert summary["env_steps"] == metrics(run)[-1]["env_steps"] > 0
+
+
+def test_the_configuration_is_recorded_with_its_origin(run: Path) -> None:
+    record = read(run, "config.json")
+    assert record["config"]["updates"] == 2
+    assert record["config"]["policy"]["tiny"]["hidden_size"] == 64
+    assert (record["preset"], record["seed"], record["overrides"]) == ("tiny-points24", 1, SMALL)
+    assert {"torch", "transformers", "python"} <= record["versions"].keys()
+    assert {"command", "created", "git"} <= record.keys()
+
+
+def test_the_metrics_of_every_update_are_there_and_the_ratio_is_one(run: Path) -> None:
+    lines = metrics(run)
+    trained = [line for line in lines if "train/policy_loss" in line]
+    assert [line["update"] for line in trained] == [1, 2]
+    for line in trained:
+        assert line.keys() >= METRICS
+        assert line["train/ratio_error_first_epoch"] <= 1e-4
+    assert trained[0]["guidance/kl"] <= 1e-6
+    assert trained[1]["guidance/kl"] > 0
+
+
+def test_start_middle_and_end_are_evaluated(run: Path) -> None:
+    lines = [line for line in metrics(run) if "eval/student/success_rate" in line]
+    assert [line["update"] for line in lines] == [0, 1, 2]
+    for line in lines:
+        for role in ("student", "teacher"):
+            assert line.keys() >= {f"eval/{role}/{name}" for name in EVALUATED}
+    assert lines[0]["eval/student/episodes"] == lines[2]["eval/teacher/episodes"] == 20
+    assert lines[1]["eval/student/episodes"] == 10
+    assert "eval/student_greedy/success_rate" in lines[0].keys() & lines[2].keys()
+    assert read(run)["success_rate_before"] == lines[0]["eval/student/success_rate"]
+    assert read(run)["success_rate_teacher"] == lines[2]["eval/teacher/success_rate"]
+
+
+def test_the_supervised_loss_is_logged(run: Path) -> None:
+    losses = [line["sft/loss"] for line in metrics(run) if "sft/loss" in line]
+    assert len(losses) == 2
+    assert losses[-1] < 2.0
+
+
+def test_the_csv_file_holds_the_same_lines(run: Path) -> None:
+    with (run / "progress.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(metrics(run))
+    assert float(rows[-1]["eval/student/success_rate"]) == metrics(run)[-1]["eval/student/success_rate"]
+
+
+def test_episodes_of_every_player_are_recorded_with_frames(run: Path) -> None:
+    episodes = list(RunFolder.open(run).episodes())
+    assert {episode["role"] for episode in episodes} == {"start", "student", "teacher"}
+    for episode in episodes:
+        step = episode["steps"][0]
+        assert (run / "episodes" / step["frame"]).is_file()
+        assert len(step["tokens"]) == len(step["log_probs"]) == len(step["thought_mask"])
+        assert "".join(step["tokens"]).startswith(step["answer"][:5])
+    with Image.open(run / "replay.gif") as picture:
+        assert picture.n_frames > 3
+    assert "<html" in (run / "report.html").read_text()[:200]
+
+
+def test_the_start_model_can_be_loaded_and_is_not_the_student(run: Path) -> None:
+    start, student = (VLMPolicy.from_pretrained(run / "checkpoints" / name) for name in ("start", "last"))
+    assert start.template.name == student.template.name == "compact"
+    states = start.merge_state(), student.merge_state()
+    assert any(not np.array_equal(states[0][name].numpy(), states[1][name].numpy()) for name in states[0])
+
+
+# --- the other commands on a run --------------------------------------------------------------------------------------
+
+
+def test_student_and_teacher_of_a_run_are_evaluated_as_in_its_summary(run: Path, tmp_path: Path) -> None:
+    results = {}
+    for label, flags in (("after", []), ("teacher", ["--teacher"]), ("after_greedy", ["--greedy"])):
+        out = tmp_path / f"{label}.json"
+        assert gtr("eval", str(run), "--episodes", "20", "--out", str(out), *flags) == 0
+        results[f"success_rate_{label}"] = json.loads(out.read_text())["success_rate"]
+    summary = read(run)
+    assert results == {key: summary[key] for key in results}
+
+
+def test_report_and_replay_are_written_again(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    for name, command in (("report.html", ["report"]), ("replay.gif", ["replay", "--gif"])):
+        (copy / name).unlink()
+        assert gtr(*command, str(copy)) == 0
+        assert (copy / name).is_file()
+        assert name in capsys.readouterr().out
+    assert gtr("replay", str(copy), "--terminal", "--episode", "0") == 0
+    assert "start" in capsys.readouterr().out.lower()
+
+
+def test_a_run_is_not_overwritten_unless_asked_for(run: Path, tmp_path: Path) -> None:
+    assert train(run) == 2
+    other = tmp_path / "mine"
+    other.mkdir()
+    (other / "thesis.tex").write_text("years of work")
+    assert train(other, "--overwrite") == 2
+    assert (other / "thesis.tex").is_file()
+
+
+# --- breaks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def interrupted_after_first_update(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """Interrupt by a signal once the first update is complete."""
+    original = training._Watcher.on_update
+
+    def interrupt(self: Any, learner: Any, rollout: Any, found: dict[str, float]) -> None:
+        original(self, learner, rollout, found)
+        if learner.n_updates == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(training._Watcher, "on_update", interrupt)
+    yield monkeypatch
+
+
+def test_an_interrupted_run_is_saved_and_goes_on_as_if_nothing_had_happened(
+    run: Path, tmp_path: Path, interrupted_after_first_update: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "broken"
+    assert train(folder) == 130
+    summary = read(folder)
+    assert (summary["interrupted"], summary["updates"]) == (True, 1)
+    assert "success_rate_before" in summary
+    assert "success_rate_after" not in summary
+    assert (folder / "report.html").is_file()
+    interrupted_after_first_update.undo()
+    assert gtr("train", "--resume", str(folder), "--quiet") == 0
+    ended, expected = read(folder), read(run)
+    assert ended["interrupted"] is False
+    same = ("updates", "env_steps", "success_rate_before", "success_rate_after", "success_rate_teacher", "episodes")
+    assert {key: ended[key] for key in same} == {key: expected[key] for key in same}
+    assert updates(folder) == updates(run)
+    for part in ("model.safetensors", "algorithm.safetensors", "value_head.safetensors"):
+        last = Path("checkpoints") / "last" / part
+        assert (folder / last).read_bytes() == (run / last).read_bytes()
+
+
+def test_an_update_that_is_interrupted_in_the_middle_is_taken_back(
+    run: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, calls = tmp_path / "broken", [0]
+    original = PPO.losses
+
+    def interrupt(self: PPO, batch: Any) -> Any:
+        calls[0] += 1
+        if self.n_updates == 1 and calls[0] > 1:
+            raise KeyboardInterrupt
+        if self.n_updates == 0:
+            calls[0] = 0
+        return original(self, batch)
+
+    monkeypatch.setattr(PPO, "losses", interrupt)
+    assert train(folder, "--start", str(start), overrides=[*SMALL, "ppo.minibatch_size=8"]) == 130
+    assert read(folder)["updates"] == 1
+    monkeypatch.undo()
+    whole = tmp_path / "whole"
+    assert train(whole, "--start", str(start), overrides=[*SMALL, "ppo.minibatch_size=8"]) == 0
+    assert gtr("train", "--resume", str(folder), "--quiet") == 0
+    assert updates(folder) == updates(whole)
+    last = Path("checkpoints") / "last" / "model.safetensors"
+    assert (folder / last).read_bytes() == (whole / last).read_bytes()
+    assert run != folder
+
+
+def test_a_run_that_broke_before_training_cannot_be_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train_sft", interrupt)
+    folder = tmp_path / "broken"
+    assert train(folder) == 130
+    assert gtr("train", "--resume", str(folder), "--quiet") == 2
+
+
+def test_the_time_limit_ends_a_run_with_its_evaluation(start: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "short"
+    assert train(folder, "--start", str(start), overrides=[*SMALL, "max_minutes=1e-6", "updates=9"]) == 0
+    summary = read(folder)
+    assert (summary["updates"], summary["interrupted"]) == (1, False)
+    assert "success_rate_after" in summary
+
+
+# --- other ways to run ------------------------------------------------------------------------------------------------
+
+
+def test_the_start_of_a_preset_can_be_made_alone_and_used(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "sft"
+    changes = [part for override in SMALL for part in ("--set", override)]
+    assert gtr("sft", "tiny-points24", "--out", str(folder), "--seed", "1", "--quiet", *changes) == 0
+    model = Path("checkpoints") / "start" / "model.safetensors"
+    assert (folder / model).read_bytes() == (run / model).read_bytes()
+    assert "sft/loss" in metrics(folder)[-1]
+
+
+def test_plain_ppo_has_a_teacher_that_only_watches(start: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "ppo"
+    assert train(folder, "--start", str(start), overrides=[*SMALL, "guidance.name=none", "evaluation.recorded=0"]) == 0
+    summary = read(folder)
+    assert summary["method"] == "ppo"
+    assert "success_rate_teacher" in summary
+    assert not any("guidance/kl" in line for line in metrics(folder))
+    assert not (folder / "replay.gif").exists()
+
+
+def test_an_adapter_is_trained_evaluated_and_resumed(start: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "lora"
+    assert train(folder, "--start", str(start), overrides=[*SMALL, "policy.lora={r: 2}", "updates=1"]) == 0
+    assert (folder / "checkpoints" / "last" / "adapter_model.safetensors").is_file()
+    for flags in ([], ["--teacher"]):
+        assert gtr("eval", str(folder), "--episodes", "4", *flags) == 0
+    record = read(folder, "config.json")
+    record["config"]["updates"] = 2
+    (folder / "config.json").write_text(json.dumps(record))
+    assert gtr("train", "--resume", str(folder), "--quiet") == 0
+    assert read(folder)["updates"] == 2
