@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,9 @@ from gtr_agents.recorder import RunFolder
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from torch import Tensor
 
     from gtr_agents.config import RunConfig
-    from gtr_agents.policies.vlm import VLMPolicy
 
 
 def model_folder(path: Path) -> Path:
@@ -63,10 +64,9 @@ def evaluate_model(
     prepare(config.threads)
     config = replace(config, evaluation=replace(config.evaluation, episodes=episodes))
     policy = VLMPolicy.from_pretrained(model_folder(path))
-    if teacher:
-        _become_teacher(policy, path, config)
+    acting = policy.using(_teacher_weights(path, config)) if teacher else nullcontext()
     evaluator = build_evaluator(config)
-    with Progress(console=console, transient=True) as progress:
+    with acting, Progress(console=console, transient=True) as progress:
         task = progress.add_task("evaluating", total=episodes)
         result = evaluator(policy, greedy=greedy, on_episode=lambda _: progress.advance(task))
     _print_metrics(console, f"{path} on {config.env.id}, {'greedy' if greedy else policy.temperature}", result.metrics)
@@ -97,8 +97,8 @@ def _config_for(path: Path, env: str | None, preset: str | None) -> RunConfig:
     return config
 
 
-def _become_teacher(policy: VLMPolicy, path: Path, config: RunConfig) -> None:
-    """Give the policy the weights of the run's merged teacher, for good."""
+def _teacher_weights(path: Path, config: RunConfig) -> dict[str, Tensor]:
+    """Load the weights of the run's merged teacher."""
     from gtr_agents.build import build_teacher
 
     folder = model_folder(path) / "teacher"
@@ -106,7 +106,7 @@ def _become_teacher(policy: VLMPolicy, path: Path, config: RunConfig) -> None:
         raise CheckpointError(f"{path} has no teacher: expected {folder}. Train a run first (gtr train).")
     teacher = build_teacher(config)
     teacher.load(folder)
-    policy.become(teacher.teacher_state())
+    return teacher.teacher_state()
 
 
 def _print_metrics(console: Console, title: str, metrics: dict[str, float]) -> None:

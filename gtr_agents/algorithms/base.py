@@ -294,6 +294,9 @@ def text_env_maker(env: str | MakeEnv, env_kwargs: Mapping[str, Any] | None = No
     Args:
         env: a registered id (wrapped with ``TextAction``), or a function, which is passed through.
         env_kwargs: arguments for ``gymnasium.make``.
+
+    Returns:
+        The function; it raises :class:`ConfigError` if there is no such environment, or an argument does not exist.
     """
     if callable(env):
         return env
@@ -304,7 +307,10 @@ def text_env_maker(env: str | MakeEnv, env_kwargs: Mapping[str, Any] | None = No
         from gtr_envs.wrappers import TextAction
 
         del gtr_envs  # imported for its registrations
-        return TextAction(gym.make(env_id, **(env_kwargs or {})))
+        try:
+            return TextAction(gym.make(env_id, **(env_kwargs or {})))
+        except (gym.error.Error, TypeError) as error:
+            raise ConfigError(f"Cannot make the environment {env_id!r}: {error}") from error
 
     return make
 

@@ -384,19 +384,6 @@ class VLMPolicy:
                 for name, tensor in backup.items():
                     own[name].copy_(tensor)
 
-    def become(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Take on the weights in ``state`` (as made by :meth:`merge_state`) for good.
-
-        Raises:
-            ModelError: if the policy is a LoRA adapter: merged task vectors have full rank, no adapter can hold them.
-        """
-        if lora.is_adapted(self.model):
-            raise ModelError("A LoRA policy cannot take on merged task vectors for good; use `using(state)`.")
-        own = dict(self.model.named_parameters())
-        with torch.no_grad():
-            for name, tensor in state.items():
-                own[name].copy_(tensor)
-
     def save(self, folder: str | Path) -> Path:
         """Write model (or adapter), processor, value head and settings to ``folder``; safetensors and JSON only.
 

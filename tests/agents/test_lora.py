@@ -117,12 +117,6 @@ def test_an_adapter_that_does_not_name_its_base_is_refused(base: Path, tmp_path:
         VLMPolicy.from_pretrained(folder)
 
 
-def test_an_adapter_cannot_become_a_merged_model(base: Path) -> None:
-    policy = trained(base)
-    with pytest.raises(ModelError, match="using"):
-        policy.become(policy.merge_state())
-
-
 def test_an_unknown_setting_is_named(base: Path) -> None:
     with pytest.raises(ConfigError, match="rank"):
         VLMPolicy.from_pretrained(base, lora={"rank": 4})

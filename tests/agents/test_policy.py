@@ -303,12 +303,6 @@ def test_a_merge_state_is_a_copy_without_the_value_head(policy: VLMPolicy) -> No
     assert state.keys() == dict(policy.model.named_parameters()).keys()
 
 
-def test_a_policy_can_become_another_one(policy: VLMPolicy) -> None:
-    other = tiny_policy(seed=9)
-    policy.become(other.merge_state())
-    assert same_weights(policy.merge_state(), other.merge_state())
-
-
 def test_the_trainable_parameters_are_model_and_value_head(policy: VLMPolicy) -> None:
     parameters = policy.trainable_parameters()
     assert len({id(p) for p in parameters}) == len(parameters)

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +35,14 @@ SMALL = [
     "rollout.attempts=3",
     "rollout.n_envs=12",
     "ppo.minibatch_size=16",
-    "evaluation.episodes=20",
-    "evaluation.interim_episodes=10",
+    "evaluation.episodes=16",
+    "evaluation.interim_episodes=6",
     "evaluation.every=1",
     "evaluation.recorded=2",
     "guidance.beta=5.0",
 ]
+QUICK = [*SMALL, "evaluation.episodes=2", "evaluation.every=0", "evaluation.recorded=0"]
+"""Without what a test of the training itself does not look at."""
 SUMMARY = {
     "preset",
     "env",
@@ -156,7 +157,7 @@ def test_the_summary_says_everything_once(run: Path) -> None:
     summary = read(run)
     assert summary.keys() >= SUMMARY
     assert (summary["preset"], summary["env"], summary["seed"]) == ("tiny-points24", "Points24-v0", 1)
-    assert (summary["episodes"], summary["updates"], summary["interrupted"]) == (20, 2, False)
+    assert (summary["episodes"], summary["updates"], summary["interrupted"]) == (16, 2, False)
     for label in ("before", "after", "teacher"):
         low, high = summary[f"success_rate_{label}_interval"]
         assert 0 <= low <= summary[f"success_rate_{label}"] <= high <= 1
@@ -179,8 +180,7 @@ def test_the_metrics_of_every_update_are_there_and_the_ratio_is_one(run: Path) -
     for line in trained:
         assert line.keys() >= METRICS
         assert line["train/ratio_error_first_epoch"] <= 1e-4
-    assert trained[0]["guidance/kl"] <= 1e-6
-    assert trained[1]["guidance/kl"] > 0
+    assert trained[0]["guidance/kl"] <= 1e-5 < trained[1]["guidance/kl"]
 
 
 def test_start_middle_and_end_are_evaluated(run: Path) -> None:
@@ -189,8 +189,8 @@ def test_start_middle_and_end_are_evaluated(run: Path) -> None:
     for line in lines:
         for role in ("student", "teacher"):
             assert line.keys() >= {f"eval/{role}/{name}" for name in EVALUATED}
-    assert lines[0]["eval/student/episodes"] == lines[2]["eval/teacher/episodes"] == 20
-    assert lines[1]["eval/student/episodes"] == 10
+    assert lines[0]["eval/student/episodes"] == lines[2]["eval/teacher/episodes"] == 16
+    assert lines[1]["eval/student/episodes"] == 6
     assert "eval/student_greedy/success_rate" in lines[0].keys() & lines[2].keys()
     assert read(run)["success_rate_before"] == lines[0]["eval/student/success_rate"]
     assert read(run)["success_rate_teacher"] == lines[2]["eval/teacher/success_rate"]
@@ -236,7 +236,7 @@ def test_student_and_teacher_of_a_run_are_evaluated_as_in_its_summary(run: Path,
     results = {}
     for label, flags in (("after", []), ("teacher", ["--teacher"]), ("after_greedy", ["--greedy"])):
         out = tmp_path / f"{label}.json"
-        assert gtr("eval", str(run), "--episodes", "20", "--out", str(out), *flags) == 0
+        assert gtr("eval", str(run), "--episodes", "16", "--out", str(out), *flags) == 0
         results[f"success_rate_{label}"] = json.loads(out.read_text())["success_rate"]
     summary = read(run)
     assert results == {key: summary[key] for key in results}
@@ -267,7 +267,7 @@ def test_a_run_is_not_overwritten_unless_asked_for(run: Path, tmp_path: Path) ->
 
 
 @pytest.fixture
-def interrupted_after_first_update(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+def interrupted_after_first_update(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Interrupt by a signal once the first update is complete."""
     original = training._Watcher.on_update
 
@@ -277,7 +277,7 @@ def interrupted_after_first_update(monkeypatch: pytest.MonkeyPatch) -> Iterator[
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(training._Watcher, "on_update", interrupt)
-    yield monkeypatch
+    return monkeypatch
 
 
 def test_an_interrupted_run_is_saved_and_goes_on_as_if_nothing_had_happened(
@@ -303,7 +303,7 @@ def test_an_interrupted_run_is_saved_and_goes_on_as_if_nothing_had_happened(
 
 
 def test_an_update_that_is_interrupted_in_the_middle_is_taken_back(
-    run: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, calls = tmp_path / "broken", [0]
     original = PPO.losses
@@ -317,16 +317,15 @@ def test_an_update_that_is_interrupted_in_the_middle_is_taken_back(
         return original(self, batch)
 
     monkeypatch.setattr(PPO, "losses", interrupt)
-    assert train(folder, "--start", str(start), overrides=[*SMALL, "ppo.minibatch_size=8"]) == 130
+    assert train(folder, "--start", str(start), overrides=[*QUICK, "ppo.minibatch_size=8"]) == 130
     assert read(folder)["updates"] == 1
     monkeypatch.undo()
     whole = tmp_path / "whole"
-    assert train(whole, "--start", str(start), overrides=[*SMALL, "ppo.minibatch_size=8"]) == 0
+    assert train(whole, "--start", str(start), overrides=[*QUICK, "ppo.minibatch_size=8"]) == 0
     assert gtr("train", "--resume", str(folder), "--quiet") == 0
     assert updates(folder) == updates(whole)
     last = Path("checkpoints") / "last" / "model.safetensors"
     assert (folder / last).read_bytes() == (whole / last).read_bytes()
-    assert run != folder
 
 
 def test_a_run_that_broke_before_training_cannot_be_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,7 +340,7 @@ def test_a_run_that_broke_before_training_cannot_be_resumed(tmp_path: Path, monk
 
 def test_the_time_limit_ends_a_run_with_its_evaluation(start: Path, tmp_path: Path) -> None:
     folder = tmp_path / "short"
-    assert train(folder, "--start", str(start), overrides=[*SMALL, "max_minutes=1e-6", "updates=9"]) == 0
+    assert train(folder, "--start", str(start), overrides=[*QUICK, "max_minutes=1e-6", "updates=9"]) == 0
     summary = read(folder)
     assert (summary["updates"], summary["interrupted"]) == (1, False)
     assert "success_rate_after" in summary
@@ -361,7 +360,7 @@ def test_the_start_of_a_preset_can_be_made_alone_and_used(run: Path, tmp_path: P
 
 def test_plain_ppo_has_a_teacher_that_only_watches(start: Path, tmp_path: Path) -> None:
     folder = tmp_path / "ppo"
-    assert train(folder, "--start", str(start), overrides=[*SMALL, "guidance.name=none", "evaluation.recorded=0"]) == 0
+    assert train(folder, "--start", str(start), overrides=[*QUICK, "guidance.name=none"]) == 0
     summary = read(folder)
     assert summary["method"] == "ppo"
     assert "success_rate_teacher" in summary
@@ -371,7 +370,7 @@ def test_plain_ppo_has_a_teacher_that_only_watches(start: Path, tmp_path: Path) 
 
 def test_an_adapter_is_trained_evaluated_and_resumed(start: Path, tmp_path: Path) -> None:
     folder = tmp_path / "lora"
-    assert train(folder, "--start", str(start), overrides=[*SMALL, "policy.lora={r: 2}", "updates=1"]) == 0
+    assert train(folder, "--start", str(start), overrides=[*QUICK, "policy.lora={r: 2}", "updates=1"]) == 0
     assert (folder / "checkpoints" / "last" / "adapter_model.safetensors").is_file()
     for flags in ([], ["--teacher"]):
         assert gtr("eval", str(folder), "--episodes", "4", *flags) == 0
