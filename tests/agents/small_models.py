@@ -39,7 +39,7 @@ def fit_critic_badly(policy: VLMPolicy, seed: int = 5) -> None:
 
 def text_env(env_id: str = "Points24-v0", **kwargs: Any) -> gym.Env[Any, Any]:
     """An environment with small pictures that takes action texts."""
-    return TextAction(gym.make(env_id, image_size=96, **kwargs))
+    return TextAction(gym.make(env_id, **({"image_size": 96} | kwargs)))
 
 
 def prompts_of(template: str = "compact", n: int = 4, env_id: str = "Points24-v0") -> list[Prompt]:

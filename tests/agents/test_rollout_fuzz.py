@@ -17,33 +17,10 @@ from gtr_envs.cards.formula import evaluate
 from gtr_envs.cards.solver import is_solvable
 
 TRICKS = [
-    "24",
-    "=24",
-    "==",
-    "**",
-    "//",
-    "%",
-    "8*3",
-    "24=",
-    "(24)",
-    "1_0",
-    "٣",
-    "３",
-    "²",
-    "½",
-    "+-",
-    "0",
-    "-1",
-    "11",
-    "1e1",
-    "__import__('os')",
-    "eval(24)",
-    "10.0",
-    "NaN",
-    "Infinity",
-    "null",
-    "true",
-] + ["1 0", " ", "", "\n=", "= ", "=\x00"]
+    *("24", "=24", "==", "**", "//", "%", "8*3", "24=", "(24)", "1_0", "\N{ARABIC-INDIC DIGIT THREE}"),
+    *("\N{FULLWIDTH DIGIT THREE}", "\N{SUPERSCRIPT TWO}", "\N{VULGAR FRACTION ONE HALF}", "+-", "0", "-1", "11", "1e1"),
+    *("__import__('os')", "eval(24)", "10.0", "1 0", " ", "", "\n=", "= ", "=\x00", "NaN", "Infinity", "null", "true"),
+]
 ODDITIES = "{}[]\",:\\'`_ \n\t\x00\ud7ff\u200b\u00e9\u6f22\U0001f600\uff10=+-*/()1234567890"
 
 
@@ -82,8 +59,7 @@ def mutated(text: str, rng: np.random.Generator) -> str:
 def play(n: int, seed: int) -> dict[str, int]:
     """Play ``n`` answers; two hands of three have no solution."""
     rng = np.random.default_rng(seed)
-    env: Any = text_env()
-    env.unwrapped.image_size = 64  # only the rules matter here
+    env: Any = text_env(image_size=64)
     count = {"steps": 0, "readable": 0, "legal": 0, "handed in": 0, "won": 0}
     over, hopeless, info = True, False, {}
     while count["steps"] < n:
