@@ -73,7 +73,10 @@ def sft(
         run.write_config(run_record(config, preset, seed, overrides))
         policy = supervised_start(config, seed, display, run)
         policy.save(folder / "checkpoints" / "start")
-    _console().print(f"Start model saved to {folder}/checkpoints/start. Next: gtr eval {folder} or gtr train --start.")
+    _console().print(
+        f"Start model saved to {folder}/checkpoints/start. Next: gtr eval {folder} or gtr train --start.",
+        soft_wrap=True,
+    )
 
 
 @app.command
@@ -172,11 +175,13 @@ def _finish(folder: Path, summary: dict[str, Any]) -> None:
     report = build_report(folder)
     console = _console()
     console.print(_summary_table(summary))
-    console.print(f"Report  {report}")
+    console.print(f"Report  {report}", soft_wrap=True)
     if any(RunFolder.open(folder).episodes()):
-        console.print(f"Replay  {make_gif(folder)}\nWatch   gtr replay {folder}")
+        console.print(f"Replay  {make_gif(folder)}\nWatch   gtr replay {folder}", soft_wrap=True)
     if summary.get("interrupted"):
-        console.print(f"Interrupted after update {summary['updates']}. Go on with: gtr train --resume {folder}")
+        console.print(
+            f"Interrupted after update {summary['updates']}. Go on with: gtr train --resume {folder}", soft_wrap=True
+        )
         raise SystemExit(130)
 
 
@@ -242,7 +247,7 @@ def report(run: Positional[Run]) -> None:
     """Write RUN/report.html: curves of student and teacher, thought quality, episodes to step through; one file."""
     from gtr_agents.report import build_report
 
-    _console().print(str(build_report(run)))
+    _console().print(str(build_report(run)), soft_wrap=True)
 
 
 @app.command
@@ -258,7 +263,7 @@ def replay(run: Positional[Run], *, episode: str | None = None, gif: bool = Fals
     from gtr_agents import replay as replays
 
     if gif:
-        _console().print(str(replays.make_gif(run)))
+        _console().print(str(replays.make_gif(run)), soft_wrap=True)
     else:
         number = int(episode) if episode is not None and episode.isdigit() else episode
         replays.replay(run, episode=number, window=not terminal)
