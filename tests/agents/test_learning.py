@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,8 @@ from gtr_agents.algorithms.base import RolloutSettings
 from gtr_agents.algorithms.ppo import PPO, PPOSettings
 from gtr_agents.demonstrations import demonstrations
 from gtr_agents.evaluation import Evaluator
-from gtr_agents.guidance.reverse_kl import ReverseKL
 from gtr_agents.policies.vlm import VLMPolicy
 from gtr_agents.sft import SFTSettings, train_sft
-from gtr_agents.teachers.merged import TeacherManager
 
 
 class OneRightAction(gym.Env[Any, Any]):
@@ -38,25 +37,23 @@ class OneRightAction(gym.Env[Any, Any]):
         return self._observe(), float(won), True, False, {"success": won}
 
 
-@pytest.mark.parametrize(("baseline", "updates"), [("tree", 12), ("critic", 24)])
-def test_reinforcement_finds_the_action_that_pays(schooled: Path, baseline: str, updates: int) -> None:
+@pytest.mark.parametrize("baseline", ["tree", "critic"])
+def test_reinforcement_finds_the_action_that_pays(schooled: Path, baseline: str) -> None:
     policy = VLMPolicy.from_pretrained(schooled, temperature=1.0)
-    evaluator = Evaluator(lambda: OneRightAction("10"), episodes=64)
-    before = evaluator(policy).success_rate
+    played = Evaluator(lambda: OneRightAction(""), episodes=64)(policy)
+    actions = Counter(t.steps[0].response.answer.action for t in played.trajectories)
+    # Pay for what the policy does now and then, not for its habit.
+    right = [action for action, _ in actions.most_common() if action][1]
+    evaluator = Evaluator(lambda: OneRightAction(right), episodes=128)
+    assert 0.0 < evaluator(policy).success_rate < 0.3
     algorithm = PPO(
         policy,
-        lambda: OneRightAction("10"),
-        settings=PPOSettings(baseline=baseline, epochs=2, minibatch_size=16, learning_rate=1e-3, thought_coef=0.0),
-        rollout=RolloutSettings(
-            n_envs=64, n_steps=64, hands=8 if baseline == "tree" else 0, format_valid=0.0, format_invalid=0.0
-        ),
-        guidance=ReverseKL(beta=0.01),
-        teacher=TeacherManager(),
+        lambda: OneRightAction(right),
+        settings=PPOSettings(baseline=baseline, epochs=1, minibatch_size=32, learning_rate=1e-3, thought_coef=0.0),
+        rollout=RolloutSettings(n_envs=64, n_steps=64, hands=4 if baseline == "tree" else 0, attempts=16),
     )
-    algorithm.learn(updates=updates)
-    after = evaluator(policy).success_rate
-    assert before < 0.4
-    assert after > before + 0.3
+    algorithm.learn(updates=14)
+    assert evaluator(policy).interval[0] > 0.35
 
 
 @pytest.mark.slow

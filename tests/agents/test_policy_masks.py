@@ -36,6 +36,7 @@ TEXTS = [
     '{"thoughts": "x漢", "action": "漢"}',
     '{"thoughts": "😀","action": "ü", "more": "é"}',
     'é{"thoughts": "ä", "action": "über',
+    '{"thoughts": "3", 漢"action": "+"}',
     '  {"thoughts": "  blanks  ", "action": "  +  "}  ',
     "no object at all, mon ami é",
 ]
