@@ -65,10 +65,8 @@ def table(data: Path) -> str:
         "| run | before | after (95 %) | greedy | solvable | teacher (95 %) | cards read | return | steps | train s |"
     ]
     rows.append("|" + " --- |" * 10)
-    for out in sorted(data.iterdir()):
-        file = out / "summary.json"
-        if not file.is_file():
-            continue
+    for file in sorted(data.glob("*-s[0-9]*/summary.json")):
+        out = file.parent
         s = json.loads(file.read_text())
         if "success_rate_after" not in s:
             continue
