@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from gtr_agents.types import Trajectory
 
+State = tuple[int, str]
+"""A state within a task: the seed of the task, and the text observation."""
+
 
 def returns_to_go(rewards: Sequence[float], gamma: float, bootstrap_value: float = 0.0) -> NDArray[np.float64]:
     """Discounted sum of what follows each step, this step's reward included; float64 [N]."""
@@ -49,21 +52,30 @@ def tree_advantages(
         returns_to_go([s.reward + s.format_reward + s.guidance_reward for s in t.steps], gamma, t.bootstrap_value)
         for t in trajectories
     ]
-    total: dict[tuple[int, str], float] = defaultdict(float)
-    count: dict[tuple[int, str], int] = defaultdict(int)
-    for trajectory, returns in zip(trajectories, to_go, strict=True):
-        for step, value in zip(trajectory.steps, returns, strict=True):
-            total[trajectory.seed, step.prompt.text] += value
-            count[trajectory.seed, step.prompt.text] += 1
+    total, count = _sums(trajectories, to_go)
     advantages = []
     for trajectory, returns in zip(trajectories, to_go, strict=True):
+        own_total, own_count = _sums([trajectory], [returns])  # an attempt may come back to a state
         baseline, weight, result = 0.0, 0.0, np.zeros(len(returns))
         for t, (step, value) in enumerate(zip(trajectory.steps, returns, strict=True)):
             state = (trajectory.seed, step.prompt.text)
-            others = count[state] - 1
+            others = count[state] - own_count[state]
             if others + weight > 0:
-                baseline = (total[state] - value + weight * baseline) / (others + weight)
+                baseline = (total[state] - own_total[state] + weight * baseline) / (others + weight)
                 result[t] = value - baseline
                 weight = prior_weight
         advantages.append(result)
     return advantages
+
+
+def _sums(
+    trajectories: Sequence[Trajectory], to_go: Sequence[NDArray[np.float64]]
+) -> tuple[dict[State, float], dict[State, int]]:
+    """Add up the returns-to-go from every state, and count its visits."""
+    total: dict[State, float] = defaultdict(float)
+    count: dict[State, int] = defaultdict(int)
+    for trajectory, returns in zip(trajectories, to_go, strict=True):
+        for step, value in zip(trajectory.steps, returns, strict=True):
+            total[trajectory.seed, step.prompt.text] += value
+            count[trajectory.seed, step.prompt.text] += 1
+    return total, count

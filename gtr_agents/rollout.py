@@ -140,7 +140,9 @@ class RolloutCollector:
             assert part is not None
             part.bootstrap_value, part.complete = float(value), False
             trajectories.append(part)
-            slot.trajectory = Trajectory([], 0.0, part.seed, slot.index, solvable=part.solvable)
+            slot.trajectory = Trajectory(
+                [], 0.0, part.seed, slot.index, solvable=part.solvable, earlier_return=part.episode_return
+            )
         return Rollout(trajectories, time.perf_counter() - started)
 
     def close(self) -> None:

@@ -123,11 +123,13 @@ class Trajectory:
     """True if the task can be won at all (environments that do not say so count as winnable)."""
     complete: bool = True
     """True if the episode ended; False if it was cut by the end of the rollout."""
+    earlier_return: float = 0.0
+    """Sum of the environment's rewards in earlier rollouts, if this is the rest of an episode."""
 
     @property
     def episode_return(self) -> float:
-        """Undiscounted sum of the environment's rewards."""
-        return float(sum(step.reward for step in self.steps))
+        """Undiscounted sum of the environment's rewards, those of earlier rollouts included."""
+        return self.earlier_return + float(sum(step.reward for step in self.steps))
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,14 @@ def test_all_rewards_discount_and_bootstrap_enter() -> None:
     assert found[1] == pytest.approx([0.75 - 1.75, 0.5 - 2.125])
 
 
+def test_an_attempt_that_comes_back_to_a_state_is_not_compared_with_itself() -> None:
+    # An illegal token leaves the formula as it is. Returns of the first: 4 and 5; of the second: 1.
+    first, second = advantages(episode([("", -1.0), ("", 5.0)]), episode([("", 1.0)]))
+    # v("") is 1 for the first at both visits; for the second the mean of both visits.
+    assert first == [3.0, 4.0]
+    assert second == [1.0 - 4.5]
+
+
 def test_the_baseline_does_not_depend_on_the_own_outcome() -> None:
     others = [episode([("", 0.0), ("a", 1.0)]), episode([("", 0.0), ("a", 3.0)])]
     for own in (0.0, 100.0):

@@ -144,8 +144,9 @@ def test_every_optimizer_step_is_clipped_to_the_norm(rollout: Rollout, monkeypat
 
 def test_the_learning_rate_follows_the_progress(rollout: Rollout) -> None:
     for progress, rate in ((0.0, 1e-3), (0.5, 5e-4)):
-        metrics = ppo(tiny_policy(), final_learning_rate=0.0).update(rollout, progress)
-        assert metrics["train/learning_rate"] == pytest.approx(rate)
+        algorithm = ppo(tiny_policy(), final_learning_rate=0.0)
+        assert algorithm.update(rollout, progress)["train/learning_rate"] == pytest.approx(rate)
+        assert algorithm.optimizer.param_groups[0]["lr"] == pytest.approx(rate)
 
 
 def test_a_positive_advantage_makes_an_answer_likelier(rollout: Rollout) -> None:

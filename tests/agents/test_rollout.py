@@ -66,6 +66,9 @@ def test_episodes_come_back_in_the_order_of_their_seeds_whoever_ends_first() -> 
     assert [t.seed for t in rollout.trajectories] == [0, 1, 2, 3, 4]
     assert [len(t.steps) for t in rollout.trajectories] == [5, 1, 2, 1, 3]
     assert ended == [1, 2, 3, 0, 4]
+    assert [texts(t) for t in rollout.trajectories] == [
+        [str(i) for i in range(len(t.steps))] for t in rollout.trajectories
+    ]
     assert rollout.steps == [step for t in rollout.trajectories for step in t.steps]
 
 
@@ -143,6 +146,14 @@ def test_an_episode_that_goes_on_is_cut_and_bootstrapped_with_its_next_state() -
     ]
     assert [t.success for t in second.trajectories] == [True, True, False, False]
     assert [t.solvable for t in second.trajectories] == [True, False, True, False]
+
+
+def test_the_return_of_an_episode_counts_what_earlier_rollouts_paid() -> None:
+    actor, collector = ScriptedActor(lambda state: None if state == "0" else "stop"), counting(n_envs=1, limit=4)
+    parts = [collector.play_steps(actor, 1, count()).trajectories[0] for _ in range(5)]
+    assert [part.episode_return for part in parts] == [-1.0, -2.0, -3.0, -4.0, -1.0]
+    assert [part.complete for part in parts] == [False, False, False, True, False]
+    assert [len(part.steps) for part in parts] == [1] * 5
 
 
 def test_an_episode_that_ends_with_the_rollout_is_not_cut() -> None:

@@ -232,14 +232,18 @@ def test_the_start_model_can_be_loaded_and_is_not_the_student(run: Path) -> None
 # --- the other commands on a run --------------------------------------------------------------------------------------
 
 
-def test_student_and_teacher_of_a_run_are_evaluated_as_in_its_summary(run: Path, tmp_path: Path) -> None:
-    results = {}
-    for label, flags in (("after", []), ("teacher", ["--teacher"]), ("after_greedy", ["--greedy"])):
-        out = tmp_path / f"{label}.json"
-        assert gtr("eval", str(run), "--episodes", "16", "--out", str(out), *flags) == 0
-        results[f"success_rate_{label}"] = json.loads(out.read_text())["success_rate"]
-    summary = read(run)
-    assert results == {key: summary[key] for key in results}
+@pytest.mark.parametrize(
+    ("flags", "role"), [((), "student"), (("--teacher",), "teacher"), (("--greedy",), "student_greedy")]
+)
+def test_evaluating_a_run_again_finds_what_its_last_line_says(
+    run: Path, tmp_path: Path, flags: tuple[str, ...], role: str
+) -> None:
+    out = tmp_path / "result.json"
+    assert gtr("eval", str(run), "--episodes", "16", "--out", str(out), *flags) == 0
+    found = json.loads(out.read_text())
+    expected = {name.removeprefix(f"eval/{role}/"): value for name, value in metrics(run)[-1].items()}
+    same = ("success_rate", "return", "valid_rate", "legal_rate", "entropy", "answer_tokens", "action_log_prob")
+    assert {name: found[name] for name in same} == {name: expected[name] for name in same}
 
 
 def test_report_and_replay_are_written_again(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -300,6 +304,16 @@ def test_an_interrupted_run_is_saved_and_goes_on_as_if_nothing_had_happened(
     for part in ("model.safetensors", "algorithm.safetensors", "value_head.safetensors"):
         last = Path("checkpoints") / "last" / part
         assert (folder / last).read_bytes() == (run / last).read_bytes()
+
+
+def test_lines_later_than_the_checkpoint_are_written_once(run: Path, tmp_path: Path) -> None:
+    """A crash can come after the metrics of an update and before its checkpoint."""
+    folder = tmp_path / "crashed"
+    shutil.copytree(run, folder)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"update": 3, "train/policy_loss": 0.0}) + "\n")
+    assert gtr("train", "--resume", str(folder), "--quiet") == 0
+    assert [line["update"] for line in updates(folder)] == [1, 2]
 
 
 def test_an_update_that_is_interrupted_in_the_middle_is_taken_back(
