@@ -168,6 +168,19 @@ def test_dropout_stays_off_while_training() -> None:
     assert not any(module.training for module in policy.model.modules())
 
 
+def test_the_critic_learns_the_returns() -> None:
+    policy = tiny_policy(value_stop_gradient=True)
+    with torch.no_grad():
+        policy.value_head.net[-1].bias.fill_(3.0)
+    prompts = prompts_of(n=8)
+    steps = [
+        Step(p, r, 5.0, True, False, format_reward=1.0) for p, r in zip(prompts, answered(policy, prompts), strict=True)
+    ]
+    rollout = Rollout([Trajectory([step], 0.0, seed=0) for step in steps], 1.0)
+    ppo(policy, epochs=40, minibatch_size=8, learning_rate=0.05, clip_range=100.0).update(rollout, 0.0)
+    assert policy.predict_values(prompts) == pytest.approx([6.0] * 8, abs=0.5)
+
+
 # --- variants ---------------------------------------------------------------------------------------------------------
 
 
