@@ -1,4 +1,4 @@
-"""How rewards become advantages: GAE over one trajectory, group baselines, normalisation over a rollout.
+"""How rewards become advantages: GAE over one trajectory, normalisation over a rollout.
 
 A trajectory ends at its last step and says what follows by its bootstrap value (0 after a termination,
 V(next) after a truncation or a cut), so no mask is needed and nothing can leak into the next episode. All
@@ -7,7 +7,6 @@ arithmetic is in float64.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -80,33 +79,6 @@ def trajectory_advantages(
     shaped = rewards + guidance if placement == "reward" else rewards
     advantages, returns = gae(shaped, values, trajectory.bootstrap_value, gamma=gamma, lam=lam)
     return (advantages, returns) if placement == "reward" else (advantages + guidance, returns)
-
-
-def group_advantages(returns: ArrayLike, groups: Sequence[Hashable], *, leave_one_out: bool = False) -> Float64Array:
-    """Compare each episode with the others of its group, e.g. with the other attempts at the same hand.
-
-    Args:
-        returns: Return of every episode, [E].
-        groups: Group of every episode, length E; equal entries are one group.
-        leave_one_out: Compare with the mean of the *other* members (unbiased; arXiv 2402.14740) instead of
-            the mean of all of them.
-
-    Returns:
-        Return minus baseline, float64 [E]; 0 in a group of one, which has nothing to be compared with.
-
-    Raises:
-        ValueError: If returns and groups differ in length.
-    """
-    value = np.asarray(returns, dtype=np.float64)
-    if value.shape != (len(groups),):
-        raise ValueError(f"expected one group per return, got {value.shape} returns and {len(groups)} groups")
-    numbers: dict[Hashable, int] = {}
-    index = np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.intp)
-    size = np.bincount(index, minlength=len(numbers))[index]
-    centred = value - (np.bincount(index, weights=value, minlength=len(numbers))[index] / size)
-    # x - mean of the others = n / (n - 1) * (x - mean of all)
-    scale = size / np.maximum(size - 1, 1) if leave_one_out else 1.0
-    return np.where(size > 1, centred * scale, 0.0)
 
 
 def normalise(advantages: ArrayLike, eps: float = 1e-5) -> Float64Array:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gtr_agents.algorithms.base import MakeEnv, text_env_maker
 from gtr_agents.algorithms.ppo import PPO
 from gtr_agents.config import RunConfig
-from gtr_agents.evaluation import FIRST_SEED, Evaluator
+from gtr_agents.evaluation import Evaluator, episode_seeds
 from gtr_agents.guidance import guidance_class
 from gtr_agents.policies.tiny import build_tiny_vlm
 from gtr_agents.policies.vlm import VLMPolicy
@@ -86,7 +86,7 @@ def held_out_hands(config: RunConfig) -> list[tuple[int, ...]]:
 
     env = text_env_maker(config.env.id, config.env.kwargs | config.env.evaluation)()
     hands: set[tuple[int, ...]] = set()
-    for seed in range(FIRST_SEED, FIRST_SEED + config.evaluation.episodes):
+    for seed in episode_seeds(config.evaluation.split, config.evaluation.episodes):
         _, info = env.reset(seed=seed)
         if "cards" not in info:
             break
@@ -101,6 +101,7 @@ def build_evaluator(config: RunConfig, env_id: str | None = None) -> Evaluator:
         env_id or config.env.id,
         episodes=config.evaluation.episodes,
         env_kwargs=config.env.kwargs | config.env.evaluation,
+        split=config.evaluation.split,
     )
 
 

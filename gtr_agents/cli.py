@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
@@ -216,6 +216,7 @@ def evaluate(
     *,
     env: str | None = None,
     episodes: int = 500,
+    split: Literal["test", "validation"] = "test",
     greedy: bool = False,
     teacher: bool = False,
     preset: str | None = None,
@@ -227,6 +228,7 @@ def evaluate(
         model: what to evaluate.
         env: environment id; default the run's.
         episodes: how many of the fixed episodes.
+        split: which fixed episodes: test for what you report, validation for choosing settings.
         greedy: take the likeliest token instead of sampling.
         teacher: evaluate the run's merged teacher instead of its student.
         preset: preset whose environment settings to use for a bare model folder.
@@ -235,7 +237,14 @@ def evaluate(
     from gtr_agents.commands import evaluate_model
 
     result = evaluate_model(
-        model, env=env, episodes=episodes, greedy=greedy, teacher=teacher, preset=preset, console=_console()
+        model,
+        env=env,
+        episodes=episodes,
+        split=split,
+        greedy=greedy,
+        teacher=teacher,
+        preset=preset,
+        console=_console(),
     )
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gtr_agents.config import RunConfig
+    from gtr_agents.evaluation import Split
 
 
 def model_folder(path: Path) -> Path:
@@ -30,6 +31,7 @@ def evaluate_model(
     *,
     env: str | None,
     episodes: int,
+    split: Split,
     greedy: bool,
     teacher: bool,
     preset: str | None,
@@ -41,6 +43,7 @@ def evaluate_model(
         path: run folder or model folder.
         env: environment id; default the run's or the preset's.
         episodes: how many of the fixed episodes.
+        split: which fixed episodes, test or validation.
         greedy: likeliest tokens instead of sampling.
         teacher: the run's merged teacher instead of its student.
         preset: whose environment settings to use for a bare model folder.
@@ -62,7 +65,7 @@ def evaluate_model(
         raise ConfigError(f"episodes must be at least 1, got {episodes}.")
     config = _config_for(path, env, preset)
     prepare(config.threads)
-    config = replace(config, evaluation=replace(config.evaluation, episodes=episodes))
+    config = replace(config, evaluation=replace(config.evaluation, episodes=episodes, split=split))
     policy = VLMPolicy.from_pretrained(model_folder(path))
     acting = policy.using(_teacher_weights(path, config)) if teacher else nullcontext()
     evaluator = build_evaluator(config)
@@ -74,6 +77,7 @@ def evaluate_model(
         "model": str(path),
         "env": config.env.id,
         "env_kwargs": config.env.kwargs | config.env.evaluation,
+        "split": split,
         "teacher": teacher,
         "greedy": greedy,
         "temperature": policy.temperature,

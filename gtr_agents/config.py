@@ -15,6 +15,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from gtr_agents.algorithms.base import RolloutSettings
 from gtr_agents.algorithms.ppo import PPOSettings
 from gtr_agents.errors import ConfigError, unknown_name
+from gtr_agents.evaluation import Split
 from gtr_agents.sft import SFTSettings
 
 
@@ -98,6 +99,8 @@ class EvaluationConfig:
 
     episodes: PositiveInt = 500
     """Fixed episodes of the evaluations before and after."""
+    split: Split = "test"
+    """Which fixed episodes: choose settings on validation, report on test."""
     hold_out: bool = True
     """False deals evaluation hands in training too: for games with a handful of hands, such as EZPoints."""
     every: NonNegativeInt = 0

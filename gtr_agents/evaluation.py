@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from gtr_agents.algorithms.base import MakeEnv, text_env_maker
 from gtr_agents.diagnostics import trajectory_metrics
+from gtr_agents.errors import unknown_name
 from gtr_agents.metrics import wilson_interval
 from gtr_agents.rollout import RolloutCollector
 from gtr_agents.seeding import torch_generator
@@ -16,8 +17,21 @@ from gtr_agents.types import Trajectory
 if TYPE_CHECKING:
     from gtr_agents.policies.vlm import VLMPolicy
 
-FIRST_SEED = 1_000_000
-"""Reset seed of the first evaluation episode; episode i has seed ``FIRST_SEED + i``, the same in every run."""
+Split = Literal["validation", "test"]
+"""validation: fixed episodes for choosing settings. test: others, for what is reported; never choose by them."""
+
+_FIRST_SEEDS: dict[Split, int] = {"validation": 1_000_000, "test": 2_000_000}
+
+
+def episode_seeds(split: Split, episodes: int) -> range:
+    """Reset seeds of a split's first ``episodes`` episodes, the same in every run.
+
+    Raises:
+        UnknownNameError: if there is no such split.
+    """
+    if split not in _FIRST_SEEDS:
+        raise unknown_name("split", split, get_args(Split))
+    return range(_FIRST_SEEDS[split], _FIRST_SEEDS[split] + episodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +62,7 @@ class Evaluator:
         episodes: how many fixed episodes.
         env_kwargs: arguments for ``gymnasium.make`` when ``env`` is an id.
         n_envs: episodes played at once.
+        split: which fixed episodes: test for what is reported, validation for choosing settings.
         seed: seed of the policy's sampling noise, the same for every policy.
     """
 
@@ -58,10 +73,11 @@ class Evaluator:
         episodes: int = 500,
         env_kwargs: Mapping[str, Any] | None = None,
         n_envs: int = 250,
+        split: Split = "test",
         seed: int = 0,
     ) -> None:
         self.make_env = text_env_maker(env, env_kwargs)
-        self.seeds: Sequence[int] = range(FIRST_SEED, FIRST_SEED + episodes)
+        self.seeds: Sequence[int] = episode_seeds(split, episodes)
         self.n_envs = min(n_envs, episodes)
         self.seed = seed
         self._collector: RolloutCollector | None = None
@@ -104,10 +120,11 @@ def evaluate(
     episodes: int = 500,
     greedy: bool = False,
     env_kwargs: Mapping[str, Any] | None = None,
+    split: Split = "test",
     seed: int = 0,
 ) -> EvaluationResult:
     """Measure the success of a policy on fixed episodes; arguments as for :class:`Evaluator`."""
-    return Evaluator(env, episodes=episodes, env_kwargs=env_kwargs, seed=seed)(policy, greedy=greedy)
+    return Evaluator(env, episodes=episodes, env_kwargs=env_kwargs, split=split, seed=seed)(policy, greedy=greedy)
 
 
 def replay_frames(make_env: MakeEnv, trajectory: Trajectory) -> tuple[list[Any], list[str | None], list[str]]:

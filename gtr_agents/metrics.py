@@ -85,15 +85,6 @@ def _ngrams(tokens: Sequence[str], order: int) -> Counter[tuple[str, ...]]:
     return Counter(zip(*(tokens[start:] for start in range(order)), strict=False))
 
 
-def mean_and_percentiles(values: ArrayLike) -> tuple[float, float, float]:
-    """Return mean, 10th and 90th percentile of a list of numbers, e.g. lengths; zeros if it is empty."""
-    data = np.asarray(values, dtype=np.float64)
-    if data.size == 0:
-        return 0.0, 0.0, 0.0
-    low, high = np.percentile(data, [10, 90])
-    return float(data.mean()), float(low), float(high)
-
-
 def explained_variance(values: ArrayLike, returns: ArrayLike) -> float:
     """Return the share of the returns' variance that the predicted values explain.
 

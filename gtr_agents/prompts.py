@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from string import Template
 from typing import Any, Literal
 
-from gtr_agents.errors import unknown_name
+from gtr_agents.errors import ConfigError, unknown_name
 from gtr_agents.types import Prompt
 
 
@@ -145,14 +145,26 @@ TEMPLATES: dict[str, PromptTemplate] = {
 """The known templates by name."""
 
 
-def get_template(template: str | PromptTemplate) -> PromptTemplate:
-    """Look a template up by name; a template object passes through.
+def template_data(template: PromptTemplate) -> str | dict[str, Any]:
+    """A template as JSON holds it: the name of a known one, every field of one's own."""
+    return template.name if TEMPLATES.get(template.name) == template else asdict(template)
+
+
+def get_template(template: str | PromptTemplate | Mapping[str, Any]) -> PromptTemplate:
+    """Look a template up by name; a template object passes through, and what :func:`template_data` made comes back.
 
     Raises:
         UnknownNameError: if no template has that name.
+        ConfigError: if a mapping is not the data of a template.
     """
     if isinstance(template, PromptTemplate):
         return template
+    if isinstance(template, Mapping):
+        try:
+            fields = tuple(AnswerField(**field) for field in template["fields"])
+            return PromptTemplate(**{**template, "fields": fields})
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f"Expected the fields of a prompt template, got {dict(template)!r}: {error}") from error
     if template not in TEMPLATES:
         raise unknown_name("prompt template", template, TEMPLATES)
     return TEMPLATES[template]

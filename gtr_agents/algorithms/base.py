@@ -6,6 +6,8 @@ import contextlib
 import copy
 import json
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,6 +48,27 @@ class RolloutSettings:
     """Reward for a well-formed answer (paper, Points24: 3)."""
     format_invalid: float = -2.0
     """Reward for any other answer (paper, Points24: -2)."""
+
+
+@contextlib.contextmanager
+def signals_held() -> Iterator[None]:
+    """Let Ctrl-C (and SIGTERM) wait until the block is done. Outside the main thread, where none arrive, do nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived: list[int] = []
+
+    def hold(number: int, _frame: object) -> None:
+        arrived.append(number)
+
+    handlers = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for number in arrived:
+        signal.raise_signal(number)
 
 
 class Callback(Protocol):
@@ -102,6 +125,7 @@ class Learner:
         self.num_timesteps = 0
         self._make_env = text_env_maker(env, env_kwargs)
         self._collector: RolloutCollector | None = None
+        self._instructions: str | None = None
         self._tasks = self._task_seeds()
 
     # --- to be provided by the algorithm -----------------------------------------------------------------------------
@@ -163,10 +187,12 @@ class Learner:
             callback.on_phase("updating", None)
         with self._undone_on_failure():
             metrics |= self.update(rollout, progress)
-        self.n_updates += 1
-        self.num_timesteps += len(rollout.steps)
+        with signals_held():  # counters and teacher belong together: a checkpoint without its merge would be lost
+            self.n_updates += 1
+            self.num_timesteps += len(rollout.steps)
+            if self.teacher is not None:
+                self.teacher.add(self.policy.merge_state(), f"update-{self.n_updates}")
         if self.teacher is not None:
-            self.teacher.add(self.policy.merge_state(), f"update-{self.n_updates}")
             metrics |= self.teacher.diagnostics()
         for callback in callbacks:
             callback.on_update(self, rollout, metrics)
@@ -276,14 +302,22 @@ class Learner:
         if self.teacher is not None and (folder / "teacher").is_dir():
             self.teacher.load(folder / "teacher")
 
-    def predict(self, observation: Mapping[str, Any], *, deterministic: bool = True) -> str:
+    def predict(
+        self, observation: Mapping[str, Any], info: Mapping[str, Any] | None = None, *, deterministic: bool = True
+    ) -> str:
         """Answer one observation with an action string ("" if the answer could not be read).
 
         Args:
             observation: ``{"image": uint8 [H, W, 3], "text": str}``.
+            info: what the environment returned with it; templates that list the legal actions need it.
             deterministic: False samples at the policy's temperature.
         """
-        prompt = self.policy.template.render(observation)
+        if self._instructions is None:
+            env = self._make_env()
+            self._instructions = str(getattr(env.unwrapped, "instructions", ""))
+            env.close()
+        legal = (info or {}).get("legal_actions", ())
+        prompt = self.policy.template.render(observation, legal, self._instructions)
         generator = None if deterministic else torch_generator(self.seed, "predict")
         return self.policy.act([prompt], generator=generator)[0].answer.action or ""
 

@@ -26,7 +26,7 @@ from gtr_agents.losses import (
 )
 from gtr_agents.metrics import explained_variance
 from gtr_agents.seeding import numpy_generator
-from gtr_agents.types import Rollout, Share
+from gtr_agents.types import Rollout, Share, Step
 
 if TYPE_CHECKING:
     from gtr_agents.policies.vlm import VLMPolicy
@@ -76,6 +76,22 @@ class PPOSettings:
     """Where guidance enters: the reward before GAE, or the advantage."""
     skip_flat: bool = False
     """True leaves out steps whose advantage is below FLAT (all attempts agree): cost without gradient (ours)."""
+    max_skipped: Share = 0.05
+    """Samples without a finite loss are skipped and counted; a larger share of them than this stops the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Samples:
+    """The steps of a rollout with their normalised advantages and value targets, [N] each."""
+
+    steps: list[Step]
+    advantages: NDArray[np.float64]
+    returns: NDArray[np.float64]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Response tokens of each step, int64 [N]."""
+        return np.array([len(step.response.token_ids) for step in self.steps])
 
 
 class PPO(Learner):
@@ -159,48 +175,83 @@ class PPO(Learner):
             Metrics under ``train/``.
 
         Raises:
-            TrainingError: if a loss or gradient is not finite; the weights are then those before that minibatch.
+            TrainingError: if an advantage is not finite, or the loss or gradient of too many samples.
         """
         s = self.settings
         learning_rate = cosine_learning_rate(progress, 1, s.learning_rate, s.final_learning_rate)
         rng = numpy_generator(self.seed, "minibatches", self.n_updates)
         steps = rollout.steps
         raw, returns = self.advantages(rollout)
-        advantages = normalise(raw)
+        if not np.isfinite(raw).all():
+            raise TrainingError(
+                "An advantage is not finite: a reward, a guidance reward or a value was nan or infinite."
+            )
+        samples = _Samples(steps, normalise(raw), returns)
         keep = np.flatnonzero(np.abs(raw) > FLAT * raw.std()) if s.skip_flat else np.arange(len(steps))
-        lengths = np.array([len(step.response.token_ids) for step in steps])
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         metrics: dict[str, list[float]] = defaultdict(list)
-        ratio_error = 0.0
+        ratio_error, skipped = 0.0, 0
         for epoch in range(s.epochs):
             for number, minibatch in enumerate(minibatches(len(keep), s.minibatch_size, rng)):
-                chosen = keep[minibatch]
-                self.optimizer.zero_grad(set_to_none=True)
-                for piece in micro_batches(chosen, lengths, s.micro_batch_size):
-                    share = len(piece) / len(chosen)
-                    batch = make_batch([steps[i] for i in piece], advantages[piece], returns[piece], self.policy.device)
-                    loss, terms = self.losses(batch)
-                    if not torch.isfinite(loss):
-                        raise TrainingError(f"The loss became {loss.item()} in epoch {epoch}, minibatch {number}.")
-                    (share * loss).backward()
-                    for name, value in terms.items():
-                        metrics[name].append(float(value))
-                    if epoch == 0 and number == 0:
-                        ratio_error = max(ratio_error, float(terms["ratio_error"]))
-                norm = torch.nn.utils.clip_grad_norm_(self.policy.trainable_parameters(), s.max_grad_norm)
-                if not torch.isfinite(norm):
-                    raise TrainingError(f"The gradient norm became {norm.item()} in epoch {epoch}, minibatch {number}.")
-                metrics["grad_norm"].append(float(norm))
-                self.optimizer.step()
+                skipped += len(minibatch) - self._minibatch_step(samples, keep[minibatch], metrics)
+                if epoch == 0 and number == 0:
+                    ratio_error = max(metrics["ratio_error"], default=0.0)
+                if skipped > s.max_skipped * len(keep) * s.epochs:
+                    raise TrainingError(
+                        f"{skipped} of {len(keep) * s.epochs} samples had no finite loss or gradient by epoch {epoch}, "
+                        f"minibatch {number}: more than max_skipped={s.max_skipped:g}. Lower the learning rate."
+                    )
         summary = {f"train/{name}": float(np.mean(values)) for name, values in metrics.items() if name != "ratio_error"}
         summary["train/ratio_error_first_epoch"] = ratio_error
         summary["train/learning_rate"] = learning_rate
         summary["train/samples"] = float(len(keep))
+        summary["train/skipped_samples"] = float(skipped)
         summary["train/advantage_std"] = float(raw.std())
         if s.baseline == "critic":
             summary["train/explained_variance"] = explained_variance([s.response.value for s in steps], returns)
         return summary
+
+    def _minibatch_step(self, samples: _Samples, chosen: NDArray[np.intp], metrics: dict[str, list[float]]) -> int:
+        """Make one optimizer step on the chosen samples and add its terms to the metrics.
+
+        Returns:
+            Number of samples that were trained on; 0 if the gradient was not finite and no step was made.
+        """
+        trained = 0
+        self.optimizer.zero_grad(set_to_none=True)
+        for piece in micro_batches(chosen, samples.lengths, self.settings.micro_batch_size):
+            for size, terms in self._accumulate(samples, piece, len(chosen)):
+                trained += size
+                for name, value in terms.items():
+                    metrics[name].append(float(value))
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.trainable_parameters(), self.settings.max_grad_norm)
+        if not trained or not torch.isfinite(norm):
+            return 0
+        metrics["grad_norm"].append(float(norm))
+        self.optimizer.step()
+        return trained
+
+    def _accumulate(
+        self, samples: _Samples, indices: NDArray[np.intp], total: int
+    ) -> list[tuple[int, dict[str, torch.Tensor]]]:
+        """Add the gradient of some samples of a minibatch of ``total``, without those whose loss is not finite.
+
+        A piece with a bad sample is halved until the sample is alone; nothing of it reaches the gradient.
+
+        Returns:
+            Number of samples and terms of each piece that was used.
+        """
+        steps = [samples.steps[i] for i in indices]
+        batch = make_batch(steps, samples.advantages[indices], samples.returns[indices], self.policy.device)
+        loss, terms = self.losses(batch)
+        if torch.isfinite(loss):
+            (len(indices) / total * loss).backward()
+            return [(len(indices), terms)]
+        if len(indices) == 1:
+            return []
+        half = len(indices) // 2
+        return self._accumulate(samples, indices[:half], total) + self._accumulate(samples, indices[half:], total)
 
     def losses(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Total loss of a batch and its detached terms: policy, value and the surrogate's metrics."""

@@ -22,7 +22,7 @@ from gtr_agents.policies.inputs import append_answers, collate, encode
 from gtr_agents.policies.loading import check_processor, load_model, load_processor, plain_generation_config
 from gtr_agents.policies.sampling import SamplingRecorder, entropy_of, policy_log_probs
 from gtr_agents.policies.value_head import ValueHead
-from gtr_agents.prompts import get_template
+from gtr_agents.prompts import get_template, template_data
 from gtr_agents.types import Answer, Prompt, Response
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class VLMPolicy:
     Args:
         model: an image-text-to-text model of transformers, adapters already attached if any.
         processor: its processor (tokenizer and image processor).
-        template: prompt template or its name; its keys are what the parser requires.
+        template: prompt template, its name, or its fields as saved; its keys are what the parser requires.
         temperature: sampling temperature; the scored density uses the same.
         max_new_tokens: limit of an answer.
         value_widths: widths of the value head.
@@ -68,7 +68,7 @@ class VLMPolicy:
         model: Any,
         processor: Any,
         *,
-        template: str | PromptTemplate = "paper",
+        template: str | PromptTemplate | Mapping[str, Any] = "paper",
         temperature: float = 0.2,
         max_new_tokens: int = 256,
         value_widths: tuple[int, int] = (1024, 512),
@@ -396,7 +396,7 @@ class VLMPolicy:
         self.processor.save_pretrained(folder)
         save_file(self.value_head.state_dict(), str(folder / "value_head.safetensors"))
         settings = {
-            "template": self.template.name,
+            "template": template_data(self.template),
             "temperature": self.temperature,
             "max_new_tokens": self.max_new_tokens,
             "value_widths": list(self.value_head.widths),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from stable_baselines3.common.buffers import RolloutBuffer
 
-from gtr_agents.advantages import Placement, gae, group_advantages, normalise, trajectory_advantages
+from gtr_agents.advantages import Placement, gae, normalise, trajectory_advantages
 from gtr_agents.types import Answer, Prompt, Response, Step, Trajectory
 
 GOLDEN = 1e-6
@@ -117,25 +117,6 @@ def test_an_invalid_step_costs_its_format_penalty_and_its_task_reward_only() -> 
     trajectory.steps = trajectory.steps[:1]
     _, returns = trajectory_advantages(trajectory)
     assert returns == pytest.approx([-3.0], abs=GOLDEN)
-
-
-def test_episodes_are_compared_with_the_mean_of_their_group() -> None:
-    advantages = group_advantages([10.0, 0.0, 2.0, 3.0, 7.0], ["a", "a", "a", "b", "c"])
-    assert advantages == pytest.approx([6.0, -4.0, -2.0, 0.0, 0.0], abs=GOLDEN)
-
-
-def test_leave_one_out_compares_with_the_others_only() -> None:
-    advantages = group_advantages([10.0, 0.0, 2.0, 3.0], [1, 1, 1, 2], leave_one_out=True)
-    assert advantages == pytest.approx([9.0, -6.0, -3.0, 0.0], abs=GOLDEN)
-
-
-def test_groups_may_be_interleaved() -> None:
-    assert group_advantages([1.0, 5.0, 3.0, 9.0], [0, 1, 0, 1]) == pytest.approx([-1, -2, 1, 2], abs=GOLDEN)
-
-
-def test_group_advantages_refuse_unequal_lengths() -> None:
-    with pytest.raises(ValueError, match="one group per return"):
-        group_advantages([1.0], [])
 
 
 def test_normalising_fewer_than_two_steps_gives_zero() -> None:

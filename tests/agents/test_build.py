@@ -19,7 +19,7 @@ from gtr_agents.build import (
     training_env,
 )
 from gtr_agents.config import RunConfig, load_config, preset_names, resolve
-from gtr_agents.evaluation import FIRST_SEED
+from gtr_agents.evaluation import episode_seeds
 from gtr_agents.guidance.reverse_kl import ReverseKL
 from gtr_agents.policies import lora
 from gtr_agents.teachers.merged import TeacherManager
@@ -46,7 +46,7 @@ def test_every_preset_deals_training_hands_and_builds_its_algorithm(name: str) -
     algorithm = build_algorithm(preset, tiny_policy(), seed=0)
     assert algorithm.teacher is not None
     assert (algorithm.guidance is None) == (preset.guidance.name == "none")
-    assert build_evaluator(preset).make_env().reset(seed=FIRST_SEED)
+    assert build_evaluator(preset).make_env().reset(seed=episode_seeds("test", 1)[0])
 
 
 def test_evaluation_hands_are_never_dealt_in_training() -> None:
@@ -54,7 +54,7 @@ def test_evaluation_hands_are_never_dealt_in_training() -> None:
     kept = held_out_hands(chosen)
     assert kept == sorted(set(kept))
     evaluation = build_evaluator(chosen).make_env()
-    assert {hand(evaluation.reset(seed=FIRST_SEED + i)[1]) for i in range(6)} == set(kept)
+    assert {hand(evaluation.reset(seed=seed)[1]) for seed in episode_seeds("test", 6)} == set(kept)
     env = training_env(chosen)()
     dealt = {hand(env.reset(seed=seed)[1]) for seed in range(300)}
     assert dealt.isdisjoint(kept)

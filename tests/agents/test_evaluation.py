@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_models import CountingEnv, ScriptedActor, text_env, tiny_policy
 
-from gtr_agents.evaluation import FIRST_SEED, Evaluator, evaluate, replay_frames
+from gtr_agents.evaluation import Evaluator, episode_seeds, evaluate, replay_frames
 from gtr_agents.policies.vlm import VLMPolicy
 from gtr_agents.types import Trajectory
 
@@ -21,7 +21,7 @@ def test_success_and_interval_are_those_of_the_episodes() -> None:
     result = Evaluator(CountingEnv, episodes=20)(ScriptedActor(to_three))
     assert result.success_rate == 1.0
     assert result.interval == pytest.approx((0.8389, 1.0), abs=1e-4)  # Wilson, 20 of 20
-    assert [t.seed for t in result.trajectories] == list(range(FIRST_SEED, FIRST_SEED + 20))
+    assert [t.seed for t in result.trajectories] == list(episode_seeds("test", 20))
     never = Evaluator(CountingEnv, episodes=20)(ScriptedActor(lambda _: "up"))
     assert (never.success_rate, never.interval[0]) == (0.0, 0.0)
 
@@ -52,7 +52,7 @@ def test_an_evaluation_can_be_repeated(schooled: Path) -> None:
 def test_the_first_episodes_are_the_same_in_a_shorter_evaluation() -> None:
     told: list[Trajectory] = []
     result = Evaluator(CountingEnv, episodes=20)(ScriptedActor(to_three), episodes=5, on_episode=told.append)
-    assert [t.seed for t in result.trajectories] == list(range(FIRST_SEED, FIRST_SEED + 5))
+    assert [t.seed for t in result.trajectories] == list(episode_seeds("test", 5))
     assert len(told) == 5
 
 

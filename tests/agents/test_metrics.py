@@ -7,7 +7,6 @@ import pytest
 from gtr_agents.metrics import (
     bleu_2,
     explained_variance,
-    mean_and_percentiles,
     self_bleu,
     wilson_interval,
 )
@@ -67,11 +66,6 @@ def test_wilson_interval_has_published_values(successes: int, n: int, expected: 
 def test_more_successes_than_trials_are_refused() -> None:
     with pytest.raises(ValueError, match=r"successes in \[0, 3\], got 4"):
         wilson_interval(4, 3)
-
-
-def test_lengths_are_summarised_by_mean_and_percentiles() -> None:
-    assert mean_and_percentiles(list(range(11))) == (5.0, 1.0, 9.0)
-    assert mean_and_percentiles([]) == (0.0, 0.0, 0.0)
 
 
 def test_explained_variance_has_hand_values() -> None:

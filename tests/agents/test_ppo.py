@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -287,21 +288,43 @@ def test_the_tree_baseline_needs_attempts_at_the_same_hand(rollout: RolloutSetti
         PPO(tiny_policy(), text_env, settings=PPOSettings(baseline="tree"), rollout=rollout)
 
 
-def test_a_loss_that_is_not_finite_stops_before_it_reaches_the_weights() -> None:
+def test_an_advantage_that_is_not_finite_stops_before_it_reaches_the_weights() -> None:
     policy = tiny_policy()
     rollout = random_rollout(policy)
     rollout.steps[3].reward = float("nan")
     before = weights_of(policy)
-    with pytest.raises(TrainingError, match="loss became nan"):
+    with pytest.raises(TrainingError, match="advantage is not finite"):
         ppo(policy).update(rollout, 0.0)
     assert same_weights(before, weights_of(policy))
+
+
+def test_a_sample_without_a_finite_loss_is_skipped_and_counted(rollout: Rollout) -> None:
+    broken = copy.deepcopy(rollout)
+    broken.steps[3].response.log_probs[:] = np.nan
+    settings = PPOSettings(**ONE_STEP | {"max_skipped": 0.5})
+    algorithm = PPO(tiny_policy(), text_env, settings=settings)
+    before = weights_of(algorithm.policy)
+    metrics = algorithm.update(broken, 0.0)
+    assert metrics["train/skipped_samples"] == 1
+    assert all(np.isfinite(value) for value in metrics.values())
+    after = weights_of(algorithm.policy)
+    assert all(tensor.isfinite().all() for tensor in after.values())
+    assert not same_weights(before, after)
+
+
+def test_too_many_samples_without_a_finite_loss_stop_the_run(rollout: Rollout) -> None:
+    broken = copy.deepcopy(rollout)
+    for step in broken.steps[::2]:
+        step.response.log_probs[:] = np.nan
+    with pytest.raises(TrainingError, match=r"no finite loss .* more than max_skipped=0\.05"):
+        ppo(tiny_policy()).update(broken, 0.0)
 
 
 def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = tiny_policy()
     before, rollout = weights_of(policy), random_rollout(policy)
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(float("inf")))
-    with pytest.raises(TrainingError, match="gradient norm"):
+    with pytest.raises(TrainingError, match="no finite loss or gradient"):
         ppo(policy).update(rollout, 0.0)
     assert same_weights(before, weights_of(policy))
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from small_models import text_env
 
-from gtr_agents.errors import UnknownNameError
+from gtr_agents.errors import ConfigError, UnknownNameError
 from gtr_agents.parsing import parse_answer
-from gtr_agents.prompts import TEMPLATES, AnswerField, PromptTemplate, get_template
+from gtr_agents.prompts import TEMPLATES, AnswerField, PromptTemplate, get_template, template_data
 
 NAMES = sorted(TEMPLATES)
 
@@ -91,6 +91,16 @@ def test_a_template_is_found_by_name_and_passes_through_as_object() -> None:
     template = PromptTemplate("own", "", ())
     assert get_template(template) is template
     assert get_template("paper") is TEMPLATES["paper"]
+
+
+def test_a_template_of_ones_own_comes_back_from_its_data_and_a_known_one_from_its_name() -> None:
+    own = PromptTemplate(
+        "compact", "other words: $observation", (AnswerField("plan", "list", "steps"),), thought_key="plan"
+    )
+    assert get_template(json.loads(json.dumps(template_data(own)))) == own
+    assert template_data(TEMPLATES["compact"]) == "compact"
+    with pytest.raises(ConfigError, match="fields of a prompt template"):
+        get_template({"name": "own", "user": ""})
 
 
 def test_an_unknown_template_names_the_nearest_one() -> None:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from small_models import same_weights, text_env, weights_of
+from small_models import same_weights, text_env, tiny_policy, weights_of
 
-from gtr_agents.algorithms.base import Learner, RolloutSettings
+from gtr_agents.algorithms.base import Learner, RolloutSettings, signals_held
 from gtr_agents.algorithms.ppo import PPO, PPOSettings
 from gtr_agents.errors import CheckpointError, ConfigError
 from gtr_agents.guidance.reverse_kl import ReverseKL
 from gtr_agents.policies.vlm import VLMPolicy
 from gtr_agents.teachers.merged import TeacherManager
-from gtr_agents.types import Rollout
+from gtr_agents.types import Prompt, Rollout
 
 SETTINGS = PPOSettings(
     baseline="tree", gamma=1.0, epochs=2, minibatch_size=8, learning_rate=1e-3, final_learning_rate=1e-4
@@ -206,3 +208,30 @@ def test_predicting_answers_one_observation(schooled: Path) -> None:
     assert action == algorithm.predict(observation)
     assert isinstance(algorithm.predict(observation, deterministic=False), str)
     env.step(action)
+
+
+def test_predicting_shows_what_training_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = tiny_policy("paper", max_new_tokens=2)
+    shown: list[Prompt] = []
+    act = policy.act
+    monkeypatch.setattr(policy, "act", lambda prompts, **kwargs: (shown.extend(prompts), act(prompts, **kwargs))[1])
+    env = easy_env()
+    observation, info = env.reset(seed=0)
+    learner(policy).predict(observation, info)
+    trained = policy.template.render(observation, info["legal_actions"], env.unwrapped.instructions)
+    assert shown[0].text == trained.text
+    assert shown[0].legal_actions == tuple(info["legal_actions"])
+
+
+def test_ctrl_c_waits_until_a_protected_block_is_done() -> None:
+    done = False
+
+    def protected() -> None:
+        nonlocal done
+        with signals_held():
+            os.kill(os.getpid(), signal.SIGINT)
+            done = True
+
+    with pytest.raises(KeyboardInterrupt):
+        protected()
+    assert done
