@@ -204,9 +204,8 @@ def _summary_table(summary: dict[str, Any]) -> Any:
         ]
         table.add_row(name, *cells)
     minutes = summary.get("wall_seconds", 0) / 60
-    table.caption = (
-        f"{summary.get('episodes', 0)} fixed hands, {summary['env_steps']} training steps, {minutes:.1f} min"
-    )
+    hands = f"{summary.get('episodes', 0)} fixed {summary['evaluation_split']} hands"
+    table.caption = f"{hands}, {summary['env_steps']} training steps, {minutes:.1f} min"
     return table
 
 

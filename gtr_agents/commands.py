@@ -72,7 +72,8 @@ def evaluate_model(
     with acting, Progress(console=console, transient=True) as progress:
         task = progress.add_task("evaluating", total=episodes)
         result = evaluator(policy, greedy=greedy, on_episode=lambda _: progress.advance(task))
-    _print_metrics(console, f"{path} on {config.env.id}, {'greedy' if greedy else policy.temperature}", result.metrics)
+    how = "greedy" if greedy else f"sampled at temperature {policy.temperature:g}"
+    _print_metrics(console, f"{path} on {config.env.id}, {split} hands, {how}", result.metrics)
     return {
         "model": str(path),
         "env": config.env.id,

@@ -144,7 +144,8 @@ def headline(rows: Sequence[charts.Row], summary: Mapping[str, Any]) -> str:
     """
     rates = {row.label: row for row in rows}
     start, student = rates.get("Start"), rates.get("Student")
-    on = f" on {summary['episodes']} fixed episodes" if summary.get("episodes") else ""
+    kind = f"fixed {summary.get('evaluation_split', '')} episodes".replace("  ", " ")
+    on = f" on {summary['episodes']} {kind}" if summary.get("episodes") else ""
     if start is None or student is None:
         return f"Success is {rows[0].value:.1%}{on}." if rows else "No success rate has been measured."
     points = f"from {start.value:.1%} to {student.value:.1%} ({(student.value - start.value) * 100:+.1f} points){on}"

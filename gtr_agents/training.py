@@ -217,6 +217,7 @@ def train(
         "method": "ppo" if config.guidance.name == "none" else f"gtr-turbo ({config.guidance.name})",
         "seed": seed,
         "temperature": config.policy.temperature,
+        "evaluation_split": config.evaluation.split,
         "interrupted": interrupted,
         "updates": algorithm.n_updates,
         "env_steps": algorithm.num_timesteps,

@@ -94,6 +94,7 @@ def finished_run(path: Path) -> RunFolder:
             "success_rate_teacher": 0.5,
             "success_rate_teacher_interval": [0.44, 0.57],
             "episodes": 200,
+            "evaluation_split": "test",
             "env_steps": 200,
             "updates": 2,
             "wall_seconds": 61.0,

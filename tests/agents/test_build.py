@@ -55,6 +55,8 @@ def test_evaluation_hands_are_never_dealt_in_training() -> None:
     assert kept == sorted(set(kept))
     evaluation = build_evaluator(chosen).make_env()
     assert {hand(evaluation.reset(seed=seed)[1]) for seed in episode_seeds("test", 6)} == set(kept)
+    tuning = replace(chosen, evaluation=replace(chosen.evaluation, split="validation"))
+    assert held_out_hands(tuning) != kept
     env = training_env(chosen)()
     dealt = {hand(env.reset(seed=seed)[1]) for seed in range(300)}
     assert dealt.isdisjoint(kept)

@@ -103,6 +103,7 @@ def test_environments_and_presets_are_listed(gtr: Gtr) -> None:
         (("eval", "nowhere"), "no run folder"),
         (("eval", "nowhere", "--env", "Points24-v0"), "nowhere"),
         (("eval", "nowhere", "--preset", "tiny-points24", "--episodes", "0"), "episodes"),
+        (("eval", "nowhere", "--preset", "tiny-points24", "--split", "tset"), "validation"),
         (("report", "nowhere"), "nowhere"),
         (("replay", "nowhere", "--gif"), "nowhere"),
         (("play", "Points25-v0", "--terminal"), "Points24"),
@@ -123,13 +124,13 @@ def test_bad_input_is_explained_with_status_two(gtr: Gtr, arguments: tuple[str, 
 
 def test_a_model_folder_is_evaluated_on_a_presets_environment(gtr: Gtr, tmp_path: Path) -> None:
     tiny_policy(max_new_tokens=3).save(tmp_path / "model")
-    options = ("--preset", "tiny-ezpoints", "--episodes", "4", "--greedy", "--out", "e/r.json")
+    options = ("--preset", "tiny-ezpoints", "--episodes", "4", "--greedy", "--split", "validation", "--out", "e/r.json")
     status, out, _ = gtr("eval", "model", *options)
     assert status == 0
     assert "success_rate" in out
     written = json.loads((tmp_path / "e" / "r.json").read_text())
     assert (written["episodes"], written["env"]) == (4, "EZPoints-v0")
-    assert (written["greedy"], written["teacher"]) == (True, False)
+    assert (written["greedy"], written["teacher"], written["split"]) == (True, False, "validation")
     assert written["success_low"] <= written["success_rate"] <= written["success_high"]
 
 

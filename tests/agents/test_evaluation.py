@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from small_models import CountingEnv, ScriptedActor, text_env, tiny_policy
 
+from gtr_agents.errors import UnknownNameError
 from gtr_agents.evaluation import Evaluator, episode_seeds, evaluate, replay_frames
 from gtr_agents.policies.vlm import VLMPolicy
 from gtr_agents.types import Trajectory
@@ -24,6 +25,15 @@ def test_success_and_interval_are_those_of_the_episodes() -> None:
     assert [t.seed for t in result.trajectories] == list(episode_seeds("test", 20))
     never = Evaluator(CountingEnv, episodes=20)(ScriptedActor(lambda _: "up"))
     assert (never.success_rate, never.interval[0]) == (0.0, 0.0)
+
+
+def test_settings_are_chosen_on_other_episodes_than_results_are_reported_on() -> None:
+    validation, test = episode_seeds("validation", 100_000), episode_seeds("test", 100_000)
+    assert set(validation).isdisjoint(test)
+    chosen = Evaluator(CountingEnv, episodes=3, split="validation")(ScriptedActor(to_three))
+    assert [t.seed for t in chosen.trajectories] == list(validation[:3])
+    with pytest.raises(UnknownNameError, match="Did you mean 'validation'"):
+        Evaluator(CountingEnv, episodes=3, split="validate")  # type: ignore[arg-type]
 
 
 def test_every_policy_gets_the_same_hands_however_many_play_at_once() -> None:

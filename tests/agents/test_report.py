@@ -59,7 +59,7 @@ def test_the_report_of_a_finished_run_shows_result_curves_episodes_and_settings(
     path = build_report(tmp_path)
     page = Page(path)
     assert path == tmp_path / "report.html"
-    assert "Success rose from 20.0% to 40.0% (+20.0 points) on 200 fixed episodes" in page.text
+    assert "Success rose from 20.0% to 40.0% (+20.0 points) on 200 fixed test episodes" in page.text
     assert "Ratio error, first epoch" in page.text
     assert "sft/loss" in page.text
     assert "config.env.id Points24-v0" in page.text
@@ -153,16 +153,16 @@ def test_lines_of_one_update_are_joined_and_the_later_value_wins() -> None:
     [
         (
             Row("Student", "student", 0.4, (0.3, 0.5)),
-            "rose from 20.0% to 40.0% (+20.0 points) on 50 fixed episodes; the",
+            "rose from 20.0% to 40.0% (+20.0 points) on 50 fixed test episodes; the",
         ),
         (Row("Student", "student", 0.1, (0.05, 0.14)), "fell from 20.0% to 10.0% (-10.0 points)"),
         (Row("Student", "student", 0.3, (0.25, 0.4)), "may be chance"),
-        (Row("Student", "student", 0.3), "went from 20.0% to 30.0% (+10.0 points) on 50 fixed episodes."),
+        (Row("Student", "student", 0.3), "went from 20.0% to 30.0% (+10.0 points) on 50 fixed test episodes."),
     ],
 )
 def test_the_headline_claims_a_change_only_if_the_intervals_part(after: Row, told: str) -> None:
     before = Row("Start", "start", 0.2, (0.15, 0.25))
-    assert told in headline([before, after], {"episodes": 50})
+    assert told in headline([before, after], {"episodes": 50, "evaluation_split": "test"})
 
 
 def test_one_rate_alone_is_no_change() -> None:
