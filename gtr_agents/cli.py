@@ -135,8 +135,19 @@ def _run_training(
     model = None if start is None else model_folder(start)
     title = f"{config.env.id} · {_short(preset)} · seed {seed}"
     with RunFolder(folder) as run, TrainingDisplay(config.updates, title, enabled=not quiet) as display:
-        summary = run_training(config, run, display, seed=seed, preset=preset, start=model, overrides=overrides)
+        try:
+            summary = run_training(config, run, display, seed=seed, preset=preset, start=model, overrides=overrides)
+        except KeyboardInterrupt:  # before the first update; later ones are saved and summarised
+            display.message(_before_training(folder, preset))
+            raise
     _finish(folder, summary)
+
+
+def _before_training(folder: Path, preset: str) -> str:
+    """What an interruption before the first update leaves, and how to go on."""
+    if (folder / "checkpoints" / "start").is_dir():
+        return f"The start model is saved. Go on with: gtr train {preset} --start {folder} --out ANOTHER_FOLDER"
+    return "Interrupted during the supervised start: nothing is saved. Start again with --overwrite."
 
 
 def _resume(folder: Path, quiet: bool) -> None:

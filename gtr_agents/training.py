@@ -195,9 +195,9 @@ def train(
         started = time.perf_counter()
         policy = build_policy(config, seed, start) if start else supervised_start(config, seed, display, run)
         sft_seconds = time.perf_counter() - started
+        policy.save(run.path / "checkpoints" / "start")
         algorithm = build_algorithm(config, policy, seed)
         before = _start_evaluation(config, run, watcher, algorithm, sft_seconds)
-        policy.save(run.path / "checkpoints" / "start")
     watcher.start_clock(config.max_minutes)
     started = time.perf_counter()
     interrupted = False

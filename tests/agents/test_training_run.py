@@ -284,6 +284,29 @@ def interrupted_after_first_update(monkeypatch: pytest.MonkeyPatch) -> pytest.Mo
     return monkeypatch
 
 
+@pytest.mark.parametrize(
+    ("place", "saved", "told"),
+    [("supervised_start", False, "nothing is saved"), ("_start_evaluation", True, "Go on with: gtr train")],
+)
+def test_an_interruption_before_training_says_what_is_left(
+    place: str,
+    saved: bool,  # noqa: FBT001 - a test case
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, place, interrupted)
+    changes = [part for override in SMALL for part in ("--set", override)]
+    assert gtr("train", "tiny-points24", "--out", str(tmp_path / "run"), *changes) == 130
+    assert (tmp_path / "run" / "checkpoints" / "start").is_dir() == saved
+    output = capsys.readouterr()
+    assert told in " ".join((output.out + output.err).split())
+
+
 def test_an_interrupted_run_is_saved_and_goes_on_as_if_nothing_had_happened(
     run: Path, tmp_path: Path, interrupted_after_first_update: pytest.MonkeyPatch
 ) -> None:
