@@ -290,7 +290,7 @@ def interrupted_after_first_update(monkeypatch: pytest.MonkeyPatch) -> pytest.Mo
 )
 def test_an_interruption_before_training_says_what_is_left(
     place: str,
-    saved: bool,  # noqa: FBT001 - a test case
+    saved: bool,
     told: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
