@@ -12,6 +12,7 @@ from gtr_envs.cards import solver
 from gtr_envs.cards.artwork import draw_table
 from gtr_envs.cards.deck import RANKS, Card, card_value, draw_suits, parse_card
 from gtr_envs.cards.formula import END, FormulaError, evaluate, legal_next
+from gtr_envs.cards.thoughts import Thought, write_thought
 from gtr_envs.core import Outcome, VisionTextEnv
 from gtr_envs.errors import DealError, OptionError, require_known
 from gtr_envs.rendering import Frame
@@ -114,6 +115,10 @@ class CardArithmeticEnv(VisionTextEnv):
         """
         optimal = self.optimal_actions()
         return optimal[0] if optimal else None
+
+    def expert_thought(self) -> Thought:
+        """Write down what a perfect player thinks in the present state; see :mod:`gtr_envs.cards.thoughts`."""
+        return write_thought(self._numbers, self._formula, self.target, operators=self.operators)
 
     def optimal_actions(self) -> tuple[str, ...]:
         """List every token that begins a shortest win.
