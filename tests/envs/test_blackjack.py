@@ -311,6 +311,7 @@ def test_nonsense_does_not_go_on_for_ever() -> None:
 
 
 def test_the_limit_is_out_of_reach_of_legal_play() -> None:
+    assert VisualBlackjackEnv().observation_space["text"].contains("hit " * (MAX_ACTIONS - 1) + "stand")
     hand = hand_value([1, 1])
     for _ in range(MAX_ACTIONS - 1):
         hand = hand.with_card(1)
@@ -341,6 +342,15 @@ def test_all_cards_and_sums_are_shown_at_the_end(size: int) -> None:
     assert (played != shown)[: size // 2].any()
     assert (played != shown)[size // 2 :].any()
     assert (draw_hands(dealer, player, "", size, revealed=True) != shown)[: size // 2].any()
+
+
+def test_the_observation_of_the_end_reveals_the_dealers_hand() -> None:
+    for hole in ("CA", "S5"):
+        env = dealt(f"HQ {hole}", "CT CQ")
+        image = env.step(0)[0]["image"]
+        hands = env._dealer, env._player
+        assert np.array_equal(image, draw_hands(*hands, "stand", 64, revealed=True))
+        assert not np.array_equal(image, draw_hands(*hands, "stand", 64, revealed=False))
 
 
 # --- options --------------------------------------------------------------------------------------------------------

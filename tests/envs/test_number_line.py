@@ -37,6 +37,7 @@ def test_golden_episodes(
     assert steps[-1][2:4] == ending
     assert not any(step[2] or step[3] for step in steps[:-1])
     assert steps[-1][0]["text"] == moves
+    assert env.observation_space.contains(steps[-1][0])
     info = steps[-1][4]
     assert (info["current"], info["target"], info["success"]) == (last, target, last == target)
 
