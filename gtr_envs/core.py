@@ -72,6 +72,8 @@ class VisionTextEnv(gymnasium.Env[Observation, Any], ABC):
     metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"], "render_fps": 4}  # noqa: RUF012 - Gymnasium declares it so
     option_names: tuple[str, ...] = ()
     """Keys that ``reset(options=...)`` accepts."""
+    expert_always_wins: bool = True
+    """False for a game of chance, in which the expert plays best and may lose all the same."""
 
     def __init__(
         self,

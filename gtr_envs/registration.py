@@ -7,6 +7,8 @@ import gymnasium
 ENVS: dict[str, str] = {
     "Points24-v0": "gtr_envs.cards.points24:Points24Env",
     "EZPoints-v0": "gtr_envs.cards.ezpoints:EZPointsEnv",
+    "NumberLine-v0": "gtr_envs.cards.number_line:NumberLineEnv",
+    "VisualBlackjack-v0": "gtr_envs.cards.blackjack:VisualBlackjackEnv",
 }
 """Every environment id with its entry point."""
 

@@ -19,6 +19,8 @@ TABLE_COLOR: Color = (16, 82, 52)
 STRIP_COLOR: Color = (9, 54, 34)
 CARD_COLOR: Color = (252, 252, 248)
 EDGE_COLOR: Color = (120, 130, 120)
+BACK_COLOR: Color = (38, 66, 134)
+BACK_PATTERN_COLOR: Color = (122, 150, 210)
 TEXT_COLOR: Color = (255, 255, 255)
 GOAL_COLOR: Color = (233, 200, 106)
 INK: dict[str, Color] = {"C": (20, 20, 24), "S": (20, 20, 24), "D": (200, 16, 32), "H": (200, 16, 32)}
@@ -73,7 +75,7 @@ def draw_table(cards: Sequence[Card], formula_text: str, size: int, goal: int | 
         A new picture, uint8 [size, size, 3]; it shares no memory with any other.
     """
     frame = _table(tuple(cards), size, goal if len(cards) == 2 else None).copy()
-    _write_formula(frame, formula_text, size)
+    write_strip(frame, f"Formula: {formula_text}", size)
     return frame
 
 
@@ -104,6 +106,37 @@ def draw_card(card: Card, width: int, height: int, *, detailed: bool) -> Frame:
     frame = canvas.frame()
     frame.setflags(write=False)
     return frame
+
+
+@lru_cache(maxsize=32)
+def draw_card_back(width: int, height: int) -> Frame:
+    """Draw a card that lies face down, on the colour of the table; all backs are alike.
+
+    Args:
+        width: Width in pixels.
+        height: Height in pixels.
+
+    Returns:
+        The back, uint8 [height, width, 3], read-only.
+    """
+    scale = height / CARD_HEIGHT
+    canvas = Canvas(width, height, TABLE_COLOR)
+    canvas.box(0, 0, width, height, EDGE_COLOR, radius=8 * scale)
+    edge = max(0.6, 0.9 * scale)
+    canvas.box(edge, edge, width - 2 * edge, height - 2 * edge, CARD_COLOR, radius=7.4 * scale)
+    pen = _Pen(canvas, width / CARD_WIDTH, scale, BACK_COLOR, "D")
+    pen.panel(6, 6, 70, 102, BACK_COLOR)
+    for row in range(9):
+        for column in range(6 - row % 2):
+            pen.polygon(_diamond(13.5 + 11 * (column + row % 2 / 2), 13 + 11 * row, 4.2), BACK_PATTERN_COLOR)
+    frame = canvas.frame()
+    frame.setflags(write=False)
+    return frame
+
+
+def _diamond(x: float, y: float, reach: float) -> tuple[Point, ...]:
+    """A square on its corner around a centre."""
+    return ((x, y - reach), (x + reach, y), (x, y + reach), (x - reach, y))
 
 
 class _Pen:
@@ -201,9 +234,7 @@ def _draw_court(pen: _Pen, card: Card) -> None:
 def _table(cards: tuple[Card, ...], size: int, goal: int | None) -> Frame:
     """The table with its cards and an empty strip."""
     scale = size / REFERENCE_SIZE
-    frame = np.empty((size, size, 3), dtype=np.uint8)
-    frame[:] = TABLE_COLOR
-    frame[round(STRIP_TOP * scale) : round(STRIP_BOTTOM * scale)] = STRIP_COLOR
+    frame = empty_table(size)
     width, height = round(CARD_WIDTH * scale), round(CARD_HEIGHT * scale)
     for card, (x, y) in zip(cards, CARD_CENTERS, strict=False):
         left, top = round(x * scale - width / 2), round(y * scale - height / 2)
@@ -212,6 +243,28 @@ def _table(cards: tuple[Card, ...], size: int, goal: int | None) -> Frame:
         sign = _goal_sign(goal, round(150 * scale), round(90 * scale))
         left, top = round(75 * scale), round(162 * scale)
         frame[top : top + sign.shape[0], left : left + sign.shape[1]] = sign
+    return frame
+
+
+def empty_table(size: int) -> Frame:
+    """Draw a table with an empty strip and nothing else.
+
+    Args:
+        size: Side of the square picture in pixels.
+
+    Returns:
+        A new picture, uint8 [size, size, 3].
+    """
+    return _empty_table(size).copy()
+
+
+@lru_cache(maxsize=8)
+def _empty_table(size: int) -> Frame:
+    """Kept, because copying is several times faster than filling with a colour."""
+    scale = size / REFERENCE_SIZE
+    frame = np.empty((size, size, 3), dtype=np.uint8)
+    frame[:] = TABLE_COLOR
+    frame[round(STRIP_TOP * scale) : round(STRIP_BOTTOM * scale)] = STRIP_COLOR
     return frame
 
 
@@ -229,12 +282,17 @@ def _letter(character: str, height: int) -> Frame:
     return text_frame(character, height, TEXT_COLOR, STRIP_COLOR)
 
 
-def _write_formula(frame: Frame, formula_text: str, size: int) -> None:
-    """Write the formula into the strip, in smaller letters if it is long; the beginning gives way at the smallest."""
+def write_strip(frame: Frame, text: str, size: int) -> None:
+    """Write into the strip, in smaller letters if the text is long; its beginning gives way at the smallest.
+
+    Args:
+        frame: The picture, uint8 [size, size, 3], whose strip is empty; it is written to.
+        text: What to write; no newline.
+        size: Side of the picture in pixels.
+    """
     scale = size / REFERENCE_SIZE
     top, bottom, margin = round(STRIP_TOP * scale), round(STRIP_BOTTOM * scale), round(STRIP_MARGIN * scale)
     room = size - 2 * margin
-    text = f"Formula: {formula_text}"
     largest, smallest = bottom - top, max(6, (bottom - top) // 2)
     for height in range(largest, smallest - 1, -1):
         letters = [_letter(character, height) for character in text]

@@ -1,0 +1,313 @@
+"""Decides the game NumberLine: two numbers to read, and one step at a time towards the target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from gtr_envs.cards.artwork import (
+    CARD_COLOR,
+    EDGE_COLOR,
+    GOAL_COLOR,
+    REFERENCE_SIZE,
+    STRIP_TOP,
+    TABLE_COLOR,
+    TEXT_COLOR,
+    empty_table,
+    write_strip,
+)
+from gtr_envs.core import DEFAULT_IMAGE_SIZE, Outcome, VisionTextEnv
+from gtr_envs.errors import OptionError, require_known
+from gtr_envs.rendering import Canvas, Color, Frame
+
+LEFT, RIGHT = "-", "+"
+"""The two actions."""
+WIN_REWARD = 1.0
+"""Paid for the move onto the target."""
+PENALTY = -1.0
+"""Paid for a move that does not come nearer, and for an illegal action."""
+
+TARGET_INK: Color = (164, 52, 20)
+CURRENT_INK: Color = (24, 62, 128)
+MARGIN, PANEL_HEIGHT = 12, 92
+TARGET_TOP, CURRENT_TOP, LINE_TOP = 12, 112, 208
+MOST_TICKS = 20
+"""A longer line is drawn with its two ends only; more ticks would run together."""
+
+
+class NumberLineEnv(VisionTextEnv):
+    r"""Walk along a number line to a target; both numbers are written in the picture.
+
+    ## Description
+
+    The picture shows the number where the player stands and the number where the player should be. Each action moves by
+    one. The game is easy once both numbers are read, so it measures reading and comparing, and little else.
+
+    ## Action Space
+
+    `Discrete(2)`, in index order: `-` (one down), `+` (one up). `gtr_envs.wrappers.TextAction` takes the tokens
+    themselves. Both are always legal; at the ends of the line, 0 and `max_position`, the outward move stays in place.
+
+    ## Observation Space
+
+    `Dict(image, text)`: `image` is uint8 `[image_size, image_size, 3]` with the words Target and Current, each with its
+    number, the line with its two ends, and the moves so far; `text` is the moves so far, joined without separators,
+    empty at first. The line carries no mark for either number: with one, the answer could be seen without reading.
+
+    ## Rewards
+
+    | event | reward |
+    |---|---|
+    | move onto the target | +1 |
+    | any other move that comes nearer to the target | 0 |
+    | move away from the target, or against an end of the line | -1 |
+    | illegal action (text that is no token) | -1 |
+
+    ## Starting State
+
+    Current and target are uniform over all pairs of unequal numbers from 0 to `max_position`, from the seeded
+    generator. With `max_position=5` the distance 1, 2, 3, 4, 5 has probability 5/15, 4/15, 3/15, 2/15, 1/15. `reset`
+    takes `options={"current": 2, "target": 4}`; if only one is given, the other is uniform over the rest.
+
+    ## Episode End
+
+    | ending | when |
+    |---|---|
+    | terminated | the target is reached; an illegal action with `illegal="terminate"` |
+    | truncated | after `2 * max_position` actions, illegal ones included |
+
+    ## Information
+
+    | key | value |
+    |---|---|
+    | `current`, `target` | the two numbers, `int` |
+    | `legal_actions`, `action_mask` | legal tokens, `list[str]`; int8 `[2]`, 1 for legal |
+    | `legal` | whether the last action was legal, `bool`; after `step` |
+    | `success` | when the episode ends: whether the target was reached, `bool` |
+
+    All lists and arrays are copies.
+
+    ## Arguments
+
+    | name | default | meaning |
+    |---|---|---|
+    | `render_mode` | None | `"human"` opens a window, `"rgb_array"` returns frames |
+    | `image_size` | 300 | side of the observed picture in pixels, at least 64 |
+    | `render_size` | None | side of rendered frames; None takes the larger of `image_size` and 300 |
+    | `max_position` | 5 | largest number of the line, at least 2 |
+    | `illegal` | `"continue"` | or `"terminate"`: an illegal action ends the episode |
+
+    ## Prompt
+
+    `instructions` tells the task and the tokens; the numbers are only in the picture. `expert_action()` names the move
+    towards the target, or None if too few actions are left to reach it.
+
+    ## Known limits
+
+    A player that repeats one token until the reward is -1 and then the other always arrives: reading saves it one
+    reward. How many actions are left is not shown, if illegal ones were among them. Numbers of more than four digits
+    are hard to read in small pictures.
+
+    Exact values for `max_position=5`: the best return is 1 after 7/3 moves on average; uniformly random moves reach
+    the target in 59.8 % of the episodes, with a mean return of -2.58 and 6.36 moves, and a return above 0 in 26.9 %.
+
+    ## References
+
+    Rules and rewards: Zhai et al., Fine-Tuning Large Vision-Language Models as Decision-Making Agents via
+    Reinforcement Learning, arXiv 2405.10292, environment `gym_cards/NumberLine-v0`. There a target equal to the
+    current number is replaced by the next one, so that neighbours are dealt more often than here.
+
+    ## Version History
+
+    * v0: first version.
+    """
+
+    option_names = ("current", "target")
+
+    def __init__(
+        self,
+        render_mode: str | None = None,
+        *,
+        image_size: int = DEFAULT_IMAGE_SIZE,
+        render_size: int | None = None,
+        max_position: int = 5,
+        illegal: str = "continue",
+    ) -> None:
+        """Set up the game; nothing is drawn at random. The arguments are described with the class.
+
+        Args:
+            render_mode: None, ``"human"`` or ``"rgb_array"``.
+            image_size: Side of the observed picture in pixels, at least 64.
+            render_size: Side of rendered frames in pixels; None takes the larger of ``image_size`` and 300.
+            max_position: Largest number of the line, at least 2.
+            illegal: ``"continue"`` or ``"terminate"``.
+
+        Raises:
+            OptionError: If an argument cannot be used.
+        """
+        require_known("illegal", illegal, ("continue", "terminate"))
+        if not _is_int(max_position) or max_position < 2:
+            raise OptionError(f"Expected max_position as a whole number of at least 2, got {max_position!r}.")
+        self.max_position = int(max_position)
+        self.max_actions = 2 * self.max_position
+        self.ends_on_illegal = illegal == "terminate"
+        self._current, self._target = 0, 0
+        self._moves: list[str] = []
+        self._n_actions = 0
+        super().__init__(
+            (LEFT, RIGHT),
+            text_length=self.max_actions,
+            image_size=image_size,
+            render_size=render_size,
+            render_mode=render_mode,
+        )
+
+    @property
+    def instructions(self) -> str:
+        """The task in words, for prompts."""
+        return (
+            "You are playing a game on a number line. The picture shows two numbers: the current number and the target "
+            f"number, both from 0 to {self.max_position}. Bring the current number to the target. Each turn you play "
+            "one token: '+' adds one to the current number, '-' subtracts one."
+        )
+
+    @property
+    def legal_actions(self) -> list[str]:
+        """Names of the actions that are legal now, in index order; a new list."""
+        return list(self.action_tokens)
+
+    def expert_action(self) -> str | None:
+        """Say what a perfect player does next.
+
+        Returns:
+            The move towards the target; None if it was reached, or if too few actions are left.
+        """
+        distance = self._distance()
+        if distance == 0 or distance > self.max_actions - self._n_actions:
+            return None
+        return RIGHT if self._target > self._current else LEFT
+
+    def _distance(self) -> int:
+        return abs(self._target - self._current)
+
+    def _facts(self) -> dict[str, Any]:
+        return {"current": self._current, "target": self._target}
+
+    # --- an episode -------------------------------------------------------------------------------------------------
+
+    def _begin(self, options: Mapping[str, Any]) -> None:
+        chosen = {name: self._checked_position(name, position) for name, position in options.items()}
+        current, target = chosen.get("current"), chosen.get("target")
+        if current is not None and current == target:
+            raise OptionError(f"Expected unequal numbers in options, got current={current} and target={target}.")
+        if current is None:
+            current = self._draw_position(other=target)
+        if target is None:
+            target = self._draw_position(other=current)
+        self._current, self._target = current, target
+        self._moves = []
+        self._n_actions = 0
+
+    def _draw_position(self, *, other: int | None) -> int:
+        """Draw uniformly from the line, leaving out the other number if there is one."""
+        if other is None:
+            return int(self.np_random.integers(self.max_position + 1))
+        position = int(self.np_random.integers(self.max_position))
+        return position + (position >= other)
+
+    def _play(self, action: str) -> Outcome:
+        self._n_actions += 1
+        truncated = self._n_actions >= self.max_actions
+        if action not in self.action_tokens:
+            return Outcome(
+                PENALTY, legal=False, terminated=self.ends_on_illegal, truncated=truncated and not self.ends_on_illegal
+            )
+        before = self._distance()
+        moved = self._current + (1 if action == RIGHT else -1)
+        self._current = min(max(moved, 0), self.max_position)
+        self._moves.append(action)
+        after = self._distance()
+        if after == 0:
+            return Outcome(WIN_REWARD, legal=True, terminated=True, success=True)
+        return Outcome(0.0 if after < before else PENALTY, legal=True, truncated=truncated)
+
+    def _text(self) -> str:
+        return "".join(self._moves)
+
+    def _draw(self, size: int) -> Frame:
+        return draw_number_line(self._current, self._target, self.max_position, self._text(), size)
+
+    def _checked_position(self, name: str, position: object) -> int:
+        if not _is_int(position) or not 0 <= position <= self.max_position:  # type: ignore[operator]
+            raise OptionError(
+                f"Expected options[{name!r}] as a whole number from 0 to {self.max_position}, got {position!r}."
+            )
+        return int(position)  # type: ignore[call-overload, no-any-return]
+
+
+def draw_number_line(current: int, target: int, max_position: int, moves_text: str, size: int) -> Frame:
+    """Draw the game as the player sees it.
+
+    Args:
+        current: Where the player stands.
+        target: Where the player should be.
+        max_position: Largest number of the line.
+        moves_text: The moves so far.
+        size: Side of the square picture in pixels, at least 64.
+
+    Returns:
+        A new picture, uint8 [size, size, 3]; it shares no memory with any other.
+    """
+    scale = size / REFERENCE_SIZE
+    frame = _backdrop(max_position, size).copy()
+    left, height = round(MARGIN * scale), round(PANEL_HEIGHT * scale)
+    width = size - 2 * left
+    for word, number, ink, top in (
+        ("Target", target, TARGET_INK, TARGET_TOP),
+        ("Current", current, CURRENT_INK, CURRENT_TOP),
+    ):
+        first_row = round(top * scale)
+        frame[first_row : first_row + height, left : left + width] = _panel(word, number, ink, width, height)
+    write_strip(frame, f"Moves: {moves_text}", size)
+    return frame
+
+
+@lru_cache(maxsize=128)
+def _panel(word: str, number: int, ink: Color, width: int, height: int) -> Frame:
+    """A sign with a word on the left and a large number on the right."""
+    canvas = Canvas(width, height, TABLE_COLOR)
+    edge = max(0.6, height / 100)
+    canvas.box(0, 0, width, height, EDGE_COLOR, radius=height / 10)
+    canvas.box(edge, edge, width - 2 * edge, height - 2 * edge, CARD_COLOR, radius=height / 10 - edge)
+    canvas.write(word, (width * 0.06, height / 2), height * 0.62, width * 0.52, ink)
+    canvas.letters(str(number), (width * 0.8, height / 2), width * 0.32, height * 0.66, ink)
+    return canvas.frame()
+
+
+@lru_cache(maxsize=8)
+def _backdrop(max_position: int, size: int) -> Frame:
+    """The table with the line, its ends and its directions, and an empty strip."""
+    scale = size / REFERENCE_SIZE
+    top, bottom = round(LINE_TOP * scale), round(STRIP_TOP * scale)
+    canvas = Canvas(size, bottom - top, TABLE_COLOR)
+    first, last, middle = 44.0, 256.0, 18.0
+    canvas.letters(LEFT, (20 * scale, middle * scale), 18 * scale, 4 * scale, GOAL_COLOR)
+    canvas.letters(RIGHT, (280 * scale, middle * scale), 18 * scale, 18 * scale, GOAL_COLOR)
+    canvas.box(first * scale, (middle - 1.5) * scale, (last - first) * scale, 3 * scale, TEXT_COLOR)
+    n_gaps = max_position if max_position <= MOST_TICKS else 1
+    for tick in range(n_gaps + 1):
+        x = first + (last - first) * tick / n_gaps
+        reach = 9 if tick in (0, n_gaps) else 6
+        canvas.box((x - 1.5) * scale, (middle - reach) * scale, 3 * scale, 2 * reach * scale, TEXT_COLOR)
+    for number, x in ((0, first), (max_position, last)):
+        canvas.letters(str(number), (x * scale, (middle + 26) * scale), 60 * scale, 20 * scale, TEXT_COLOR)
+    frame = empty_table(size)
+    frame[top:bottom] = canvas.frame()
+    return frame
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
