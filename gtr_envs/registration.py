@@ -12,9 +12,22 @@ ENVS: dict[str, str] = {
 }
 """Every environment id with its entry point."""
 
+COMPAT_ENVS: dict[str, str] = {
+    "gym_cards/Points24-v0": "gtr_envs.cards.gym_cards.points:GymCardsPoints24Env",
+    "gym_cards/EZPoints-v0": "gtr_envs.cards.gym_cards.points:GymCardsEZPointsEnv",
+    "gym_cards/NumberLine-v0": "gtr_envs.cards.gym_cards.number_line:GymCardsNumberLineEnv",
+    "gym_cards/Blackjack-v0": "gtr_envs.cards.gym_cards.blackjack:GymCardsBlackjackEnv",
+}
+"""Ids of the public package ``gym_cards``, with our entry points; pictures only, no vision-text environments."""
+COMPAT_MAX_STEPS = 300
+"""Step limit of the public ids."""
+
 
 def register_envs() -> None:
-    """Make every id of :data:`ENVS` known to Gymnasium; ids that are known already are left alone."""
+    """Make every id known to Gymnasium; ids that are known already, as from the public package, are left alone."""
     for env_id, entry_point in ENVS.items():
         if env_id not in gymnasium.registry:
             gymnasium.register(env_id, entry_point)
+    for env_id, entry_point in COMPAT_ENVS.items():
+        if env_id not in gymnasium.registry:
+            gymnasium.register(env_id, entry_point, max_episode_steps=COMPAT_MAX_STEPS)

@@ -1,0 +1,1 @@
+"""The rules of the public, archived package ``gym_cards``, quirks included, for comparison with published numbers."""
