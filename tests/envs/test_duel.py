@@ -193,6 +193,8 @@ def test_both_players_hold_the_same_cards_also_with_face_cards_by_rank() -> None
     infos = env.reset(options={"cards": ["HK", "DQ", "CJ", "SA"]})[1]
     assert infos[LEFT]["numbers"] == infos[RIGHT]["numbers"] == [13, 12, 11, 1]
     assert infos[LEFT]["cards"] == infos[RIGHT]["cards"] == ["HK", "DQ", "CJ", "SA"]
+    dealt = env.reset(seed=1)[1]
+    assert dealt[LEFT]["cards"] == dealt[RIGHT]["cards"]
     assert env.action_space(LEFT).n == 20
     assert "value 36" in env.instructions
 
