@@ -39,12 +39,15 @@ def write_environment_pages(_app: Sphinx) -> None:
     import gymnasium as gym
 
     import gtr_envs  # noqa: F401 - importing it registers the ids
+    from gtr_envs.cards.duel import DuelEnv
     from gtr_envs.registration import COMPAT_ENVS, ENVS
 
     GENERATED.mkdir(exist_ok=True)
     for env_id in [*ENVS, *COMPAT_ENVS]:
         page = inspect.getdoc(type(gym.make(env_id).unwrapped)) or ""
         (GENERATED / f"{env_id.replace('/', '-')}.md").write_text(f"# {env_id}\n\n{page}\n", encoding="utf-8")
+    # The duel has no Gymnasium id; its own page includes this text.
+    (GENERATED / "duel.inc").write_text(inspect.getdoc(DuelEnv) or "", encoding="utf-8")
 
 
 def setup(app: Sphinx) -> None:
