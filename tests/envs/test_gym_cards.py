@@ -762,8 +762,9 @@ def test_the_formula_is_written_where_it_was_and_never_leaves_the_frame() -> Non
     frame, _ = env.reset(seed=3)
     assert colors(frame, 0, 235, 300, 65) == {TABLE}
     assert (255, 255, 255) in colors(frame, 10, 210, 70, 23)
-    for _ in range(21):
-        frame = env.step(env.action_tokens.index("+"))[0]
+    env.reset(options={"cards": ["HT", "DT", "ST", "CT"]})
+    for token in ["+"] * 17 + ["10"] * 4:
+        frame = env.step(env.action_tokens.index(token))[0]
     ink = np.flatnonzero((frame[240:263] != TABLE).any(axis=(0, 2)))
     assert ink[0] >= 10
     assert 250 < ink[-1] < 299
