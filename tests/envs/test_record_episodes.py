@@ -135,11 +135,12 @@ def test_nothing_is_overwritten_by_a_second_run_or_by_one_beside(tmp_path: Path)
         env.reset(seed=0)
         env.step("=")
     (tmp_path / "episode-notes").mkdir()
+    (tmp_path / "episode-000007").mkdir()
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     second = record(tmp_path)
     second.reset(seed=1)
     second.step("=")
-    assert names(tmp_path) == ["episode-000000", "episode-000001", "episode-000002", "episode-notes"]
+    assert names(tmp_path) == ["episode-000000", "episode-000001", "episode-000007", "episode-000008", "episode-notes"]
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
