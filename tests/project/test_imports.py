@@ -59,16 +59,19 @@ DISTRIBUTIONS = importlib.metadata.packages_distributions()
 
 
 def modules_of(requirements: list[str]) -> set[str]:
-    """Top-level module names that the distributions named by requirements install."""
+    """Top-level module names that the distributions named by requirements install, or would by their names."""
     wanted = {re.split(r"[\[<>=!~ ;]", requirement)[0].lower().replace("_", "-") for requirement in requirements}
-    return {
+    installed = {
         module
         for module, distributions in DISTRIBUTIONS.items()
         if any(distribution.lower().replace("_", "-") in wanted for distribution in distributions)
     }
+    return installed | {name.replace("-", "_") for name in wanted}
 
 
-@pytest.mark.parametrize(("package", "extras"), [("gtr_envs", ["alfworld", "thor"]), ("gtr_agents", ["agents"])])
+@pytest.mark.parametrize(
+    ("package", "extras"), [("gtr_envs", ["alfworld", "thor", "video"]), ("gtr_agents", ["agents"])]
+)
 def test_every_imported_library_is_declared(package: str, extras: list[str]) -> None:
     declared = list(PYPROJECT["project"]["dependencies"])
     for extra in extras:
