@@ -62,16 +62,24 @@ class PromptTemplate:
         """Write the prompt for one observation.
 
         Args:
-            observation: ``{"image": uint8 [H, W, 3], "text": str}``.
+            observation: ``{"image": uint8 [H, W, 3], "text": str}``; the text may be missing.
             legal_actions: actions the environment would accept now.
             instructions: the task in words.
 
         Returns:
             The prompt, holding its own copy of the image.
+
+        Raises:
+            ConfigError: If the observation has no picture.
         """
+        if "image" not in observation:
+            raise ConfigError(
+                f"A vision-language policy needs a picture, but the observation has {sorted(observation)}; make the "
+                "environment with observe='both' or observe='image'."
+            )
         values = {
             "instructions": instructions,
-            "observation": observation["text"],
+            "observation": observation.get("text", ""),
             "legal_actions": ", ".join(legal_actions),
             "answer_format": self.answer_format,
         }

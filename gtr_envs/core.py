@@ -3,38 +3,50 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from inspect import signature
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from gtr_envs.errors import (
-    EnvironmentClosedError,
-    InvalidActionError,
-    OptionError,
-    ResetNeededError,
-    require_known,
-)
-from gtr_envs.rendering import Frame, Window
+from gtr_envs.checks import checked_int
+from gtr_envs.errors import InvalidActionError, require_known
+from gtr_envs.lifecycle import Lifecycle
+from gtr_envs.rendering import Frame
 from gtr_envs.spaces import vision_text_space
 
 MIN_IMAGE_SIZE = 64
 """Below this side in pixels a picture cannot be read."""
 DEFAULT_IMAGE_SIZE = 300
 """Side of the pictures of the public environments in pixels."""
+MAX_IMAGE_SIZE = 1024
+"""Above this side a picture takes more than 3 MB, and every drawing that is kept several times that."""
+OBSERVE = ("both", "image", "text")
+"""What ``observe`` takes."""
 
 
-class Observation(TypedDict):
-    """What the player sees."""
+class Observation(TypedDict, total=False):
+    """What the player sees; both entries unless ``observe`` chooses one."""
 
     image: Frame
     """The picture, uint8 [H, W, 3]."""
     text: str
-    """The state in words, as far as it is told."""
+    """The state in words, as far as it is told; with ``observe="text"`` the whole state."""
+
+
+class ViewOptions(TypedDict, total=False):
+    """How a game is shown: arguments that every vision-text environment takes."""
+
+    image_size: int
+    """Side of the observed picture in pixels, 64 to 1024; 300 unless given."""
+    render_size: int | None
+    """Side of rendered frames in pixels, 64 to 1024; None takes the larger of ``image_size`` and 300."""
+    observe: str
+    """``"both"`` (unless given), ``"image"``, or ``"text"``: no picture, and all it would show in words."""
 
 
 class IllegalText(NamedTuple):
@@ -61,17 +73,14 @@ class Outcome(NamedTuple):
     """Further entries of this step's ``info``."""
 
 
-class VisionTextEnv(gymnasium.Env[Observation, Any], ABC):
+class VisionTextEnv(Lifecycle, gymnasium.Env[Observation, Any], ABC):
     """A task shown as a picture with a text, whose actions have names.
 
     A subclass says how an episode begins (:meth:`_begin`), what an action does (:meth:`_play`), what is shown
-    (:meth:`_draw`, :meth:`_text`) and what is told in ``info`` (:meth:`_facts`). This class checks what comes in,
-    hands out copies, keeps apart the running, ended and closed episode, and shows frames.
+    (:meth:`_draw`, :meth:`_text`, :meth:`_described`) and what is told in ``info`` (:meth:`_facts`). This class checks
+    what comes in and hands out copies; the course of an episode is that of :class:`gtr_envs.lifecycle.Lifecycle`.
     """
 
-    metadata: dict[str, Any] = {"render_modes": ["human", "rgb_array"], "render_fps": 4}  # noqa: RUF012 - Gymnasium declares it so
-    option_names: tuple[str, ...] = ()
-    """Keys that ``reset(options=...)`` accepts."""
     expert_always_wins: bool = True
     """False for a game of chance, in which the expert plays best and may lose all the same."""
 
@@ -80,35 +89,43 @@ class VisionTextEnv(gymnasium.Env[Observation, Any], ABC):
         action_tokens: Sequence[str],
         *,
         text_length: int,
-        image_size: int = DEFAULT_IMAGE_SIZE,
-        render_size: int | None = None,
+        described_length: int | None = None,
         render_mode: str | None = None,
+        **view: Unpack[ViewOptions],
     ) -> None:
         """Set up the spaces; nothing is drawn or dealt.
 
         Args:
             action_tokens: Names of the actions in index order.
             text_length: Largest number of characters of the text observation.
-            image_size: Side of the observed picture in pixels, at least 64.
-            render_size: Side of rendered frames in pixels, at least 64; None takes the larger of ``image_size``
-                and 300.
+            described_length: Largest number of characters of the whole state in words; None if the text tells it.
             render_mode: None, ``"human"`` or ``"rgb_array"``.
+            **view: How the game is shown; see :class:`ViewOptions`.
 
         Raises:
-            OptionError: If a size is no whole number of at least 64, or the render mode is unknown.
+            UnknownNameError: If there is no such argument, or no such mode.
+            OptionError: If a size is no whole number from 64 to 1024.
         """
-        self.image_size = _checked_size("image_size", image_size)
-        self.render_size = _checked_size(
-            "render_size", max(image_size, DEFAULT_IMAGE_SIZE) if render_size is None else render_size
-        )
-        if render_mode is not None:
-            require_known("render_mode", render_mode, self.metadata["render_modes"])
-        self.render_mode = render_mode
+        known = {*ViewOptions.__annotations__, *signature(type(self)).parameters} - {"view"}
+        for name in view:
+            require_known("argument", name, known)
+        self.image_size = _checked_size("image_size", view.get("image_size", DEFAULT_IMAGE_SIZE))
+        render_size = view.get("render_size")
+        if render_size is None:
+            render_size = max(self.image_size, DEFAULT_IMAGE_SIZE)
+        Lifecycle.__init__(self, render_mode, _checked_size("render_size", render_size))
+        self.observe = view.get("observe", OBSERVE[0])
+        require_known("observe", self.observe, OBSERVE)
         self.action_tokens: tuple[str, ...] = tuple(action_tokens)
         self.action_space: spaces.Discrete = spaces.Discrete(len(self.action_tokens))
-        self.observation_space: spaces.Dict = vision_text_space(image_size, text_length)  # type: ignore[assignment]
-        self._phase = "new"
-        self._window: Window | None = None
+        if self.observe == "text":
+            text_length = described_length or text_length
+        self.observation_space: spaces.Dict = vision_text_space(self.image_size, text_length, self.observe)  # type: ignore[assignment]
+
+    @property
+    def medium(self) -> str:
+        """What shows the game to the player, for instructions: ``"picture"`` or ``"text"``."""
+        return "text" if self.observe == "text" else "picture"
 
     # --- what a subclass says ---------------------------------------------------------------------------------------
 
@@ -142,6 +159,10 @@ class VisionTextEnv(gymnasium.Env[Observation, Any], ABC):
     def _text(self) -> str:
         """The text of the observation."""
 
+    def _described(self) -> str:
+        """The whole state in words: what the picture shows and the text tells. For ``observe="text"``."""
+        return self._text()
+
     @abstractmethod
     def _draw(self, size: int) -> Frame:
         """A new picture of the given side in pixels."""
@@ -171,12 +192,8 @@ class VisionTextEnv(gymnasium.Env[Observation, Any], ABC):
         """
         self._require_open()
         super().reset(seed=seed)
-        chosen = dict(options or {})
-        for name in chosen:
-            require_known("reset option", name, self.option_names)
-        self._begin(chosen)
-        self._phase = "running"
-        self._show()
+        self._begin(self._checked_options(options))
+        self._start()
         return self._observe(), self._inform()
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -194,47 +211,15 @@ class VisionTextEnv(gymnasium.Env[Observation, Any], ABC):
             ResetNeededError: If no episode is running.
             InvalidActionError: If the action is not in the action space.
         """
-        self._require_open()
-        if not self.is_running:
-            raise ResetNeededError("Expected a running episode, but it has ended or never begun; call reset() first.")
+        self._require_running()
         outcome = self._play(self._name_of(action))
         over = outcome.terminated or outcome.truncated
         info = self._inform() | {"legal": outcome.legal, **outcome.facts}
         if over:
-            self._phase = "over"
+            self._end()
             info["success"] = outcome.success
         self._show()
         return self._observe(), outcome.reward, outcome.terminated, outcome.truncated, info
-
-    def render(self) -> Frame | None:
-        """Show the present state.
-
-        Returns:
-            A new frame, uint8 [render_size, render_size, 3], in mode ``"rgb_array"``; None otherwise.
-
-        Raises:
-            EnvironmentClosedError: If the environment was closed.
-            ResetNeededError: If there was no reset yet.
-        """
-        self._require_open()
-        if self._phase == "new":
-            raise ResetNeededError("Expected something to draw, but no episode has begun; call reset() first.")
-        if self.render_mode is None:
-            gymnasium.logger.warn(
-                "render() was called without a render mode; pass one, e.g. gymnasium.make(..., render_mode='rgb_array')"
-            )
-            return None
-        if self.render_mode == "rgb_array":
-            return self._draw(self.render_size)
-        self._show()
-        return None
-
-    def close(self) -> None:
-        """Close the window and refuse further use; closing twice is allowed."""
-        if self._window is not None:
-            self._window.close()
-            self._window = None
-        self._phase = "closed"
 
     # --- names of actions -------------------------------------------------------------------------------------------
 
@@ -250,11 +235,6 @@ class VisionTextEnv(gymnasium.Env[Observation, Any], ABC):
         """
         name = text.strip()
         return self.action_tokens.index(name) if name in self.action_tokens else IllegalText(text)
-
-    @property
-    def is_running(self) -> bool:
-        """True while an episode has begun and not ended."""
-        return self._phase == "running"
 
     @property
     def action_mask(self) -> NDArray[np.int8]:
@@ -274,7 +254,10 @@ class VisionTextEnv(gymnasium.Env[Observation, Any], ABC):
         return self.action_tokens[int(action)]  # type: ignore[call-overload]
 
     def _observe(self) -> Observation:
-        return {"image": self._draw(self.image_size), "text": self._text()}
+        return observed(self.observe, lambda: self._draw(self.image_size), self._text, self._described)
+
+    def _rendered(self) -> Frame:
+        return self._draw(self.render_size)
 
     def _inform(self) -> dict[str, Any]:
         legal = self.legal_actions
@@ -283,23 +266,26 @@ class VisionTextEnv(gymnasium.Env[Observation, Any], ABC):
     def _mask_of(self, legal: Collection[str]) -> NDArray[np.int8]:
         return np.array([token in legal for token in self.action_tokens], dtype=np.int8)
 
-    def _show(self) -> None:
-        if self.render_mode == "human":
-            if self._window is None:
-                self._window = Window(type(self).__name__, self.render_size, self.render_size)
-            self._window.show(self._draw(self.render_size), self.metadata["render_fps"])
 
-    def _require_open(self) -> None:
-        if self._phase == "closed":
-            raise EnvironmentClosedError("Expected an open environment, but close() was called; make a new one.")
+def observed(
+    observe: str, draw: Callable[[], Frame], tell: Callable[[], str], describe: Callable[[], str]
+) -> Observation:
+    """Make an observation of what is to be observed, and nothing else.
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the window behind: it belongs to the process."""
-        return self.__dict__ | {"_window": None}
+    Args:
+        observe: One of :data:`OBSERVE`.
+        draw: Makes the picture.
+        tell: Makes the text that goes with a picture.
+        describe: Makes the text that stands alone.
+
+    Returns:
+        The observation.
+    """
+    if observe == "text":
+        return {"text": describe()}
+    return {"image": draw()} if observe == "image" else {"image": draw(), "text": tell()}
 
 
 def _checked_size(name: str, size: object) -> int:
     """Check the side of a picture."""
-    if not isinstance(size, (int, np.integer)) or isinstance(size, bool) or size < MIN_IMAGE_SIZE:
-        raise OptionError(f"Expected {name} as a whole number of at least {MIN_IMAGE_SIZE} pixels, got {size!r}.")
-    return int(size)
+    return checked_int(name, size, least=MIN_IMAGE_SIZE, most=MAX_IMAGE_SIZE, unit="pixels")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -23,15 +24,17 @@ def text_space(max_length: int) -> spaces.Text:
     return spaces.Text(max_length=max_length, min_length=0, charset=PRINTABLE)
 
 
-def vision_text_space(image_size: int, max_length: int) -> spaces.Dict:
+def vision_text_space(image_size: int, max_length: int, observe: str = "both") -> spaces.Dict:
     """Make the observation space of a picture with a text.
 
     Args:
         image_size: Side of the square picture in pixels.
         max_length: Largest number of characters of the text.
+        observe: ``"both"``, or the name of the only entry.
 
     Returns:
-        A Dict space with ``image``, uint8 [image_size, image_size, 3], and ``text``.
+        A Dict space with ``image``, uint8 [image_size, image_size, 3], and ``text``, or one of the two.
     """
     image = spaces.Box(low=0, high=255, shape=(image_size, image_size, 3), dtype=np.uint8)
-    return spaces.Dict({"image": image, "text": text_space(max_length)})
+    entries: dict[str, spaces.Space[Any]] = {"image": image, "text": text_space(max_length)}
+    return spaces.Dict({name: space for name, space in entries.items() if observe in (name, "both")})

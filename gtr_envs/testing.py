@@ -141,7 +141,9 @@ def _played_once(env: gymnasium.Env[Any, Any]) -> tuple[Any, ...]:
 
 def _spoil(step: tuple[Any, ...]) -> None:
     """Overwrite everything in a step that can be written to."""
-    step[0]["image"][...] = 0
+    for value in step[0].values():
+        if isinstance(value, np.ndarray):
+            value[...] = 0
     for value in step[-1].values():
         if isinstance(value, list):
             value.clear()
@@ -252,7 +254,9 @@ def _check_vectors(make: MakeEnv) -> None:
     env = TextAction(make())
     env.reset(seed=1)
     action = _inner(env).legal_actions[0]
-    expected = env.step(action)[0]["text"]
+    expected = env.step(action)[0].get("text")
+    if expected is None:
+        return
     makers = [lambda: TextAction(make())] * 2
     for vector in (SyncVectorEnv(makers), AsyncVectorEnv(makers, shared_memory=False)):
         vector.reset(seed=[1, 1])

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 
 from gtr_envs.cards import solver
 from gtr_envs.cards.artwork import draw_table
-from gtr_envs.cards.deck import RANKS, Card, card_value, draw_suits, parse_card
+from gtr_envs.cards.deck import RANKS, Card, card_value, checked_cards, draw_suits
 from gtr_envs.cards.formula import END, FormulaError, evaluate, legal_next
 from gtr_envs.cards.thoughts import Thought, write_thought
-from gtr_envs.core import Outcome, VisionTextEnv
+from gtr_envs.checks import checked_int, is_int
+from gtr_envs.core import Outcome, ViewOptions, VisionTextEnv
 from gtr_envs.errors import DealError, OptionError, require_known
 from gtr_envs.rendering import Frame
 
@@ -50,9 +51,8 @@ class CardArithmeticEnv(VisionTextEnv):
         face_cards: str,
         illegal: str,
         holdout: Collection[Sequence[int]],
-        image_size: int,
-        render_size: int | None,
         render_mode: str | None,
+        **view: Unpack[ViewOptions],
     ) -> None:
         """Set up the game; nothing is dealt.
 
@@ -63,9 +63,8 @@ class CardArithmeticEnv(VisionTextEnv):
             face_cards: ``"ten"`` or ``"rank"``: jack, queen and king count 10, or 11, 12 and 13.
             illegal: ``"continue"`` or ``"terminate"``: what happens after an illegal action.
             holdout: Hands as ranks 1 to 13 in table order that are never dealt at random.
-            image_size: Side of the observed picture in pixels.
-            render_size: Side of rendered frames in pixels; None for the default.
             render_mode: None, ``"human"`` or ``"rgb_array"``.
+            **view: Size and kind of the observation; see :class:`gtr_envs.core.ViewOptions`.
 
         Raises:
             OptionError: If an argument cannot be used.
@@ -73,17 +72,17 @@ class CardArithmeticEnv(VisionTextEnv):
         require_known("face_cards", face_cards, ("ten", "rank"))
         require_known("illegal", illegal, ("continue", "terminate"))
         self.faces_count_ten = face_cards == "ten"
-        self.target = _checked_int("target", target)
-        self.max_tokens = _checked_int("max_tokens", max_tokens, least=2 * self.n_cards)
+        self.target = checked_int("target", target)
+        self.max_tokens = checked_int("max_tokens", max_tokens, least=2 * self.n_cards)
         self.ends_on_illegal = illegal == "terminate"
         self.holdout = frozenset(self._checked_ranks("holdout", hand) for hand in holdout)
         self._largest = 10 if self.faces_count_ten else 13
         super().__init__(
             [*map(str, range(1, self._largest + 1)), *self.signs],
             text_length=2 * max_tokens,
-            image_size=image_size,
-            render_size=render_size,
+            described_length=len("cards: \nformula: ") + 3 * self.n_cards + 2 * max_tokens,
             render_mode=render_mode,
+            **view,
         )
         self._cards: tuple[Card, ...] = ()
         self._numbers: tuple[int, ...] = ()
@@ -203,6 +202,9 @@ class CardArithmeticEnv(VisionTextEnv):
     def _text(self) -> str:
         return "".join(self._formula)
 
+    def _described(self) -> str:
+        return f"cards: {' '.join(card.name for card in self._cards)}\nformula: {self._text()}"
+
     def _draw(self, size: int) -> Frame:
         return draw_table(self._cards, self._text(), size, goal=self.target)
 
@@ -231,20 +233,14 @@ class CardArithmeticEnv(VisionTextEnv):
         if "numbers" in options:
             ranks = self._checked_ranks("numbers", options["numbers"], largest=self._largest)
             return draw_suits(self.np_random, ranks)
-        names = options["cards"]
-        if isinstance(names, str) or not isinstance(names, Sequence) or len(names) != self.n_cards:
-            raise OptionError(f"Expected options['cards'] as {self.n_cards} names such as 'HT', got {names!r}.")
-        try:
-            return tuple(parse_card(name) for name in names)
-        except ValueError as error:
-            raise OptionError(f"Cannot use options['cards'] {list(names)!r}: {error}.") from error
+        return checked_cards("options['cards']", options["cards"], self.n_cards)
 
     def _checked_ranks(self, name: str, hand: object, largest: int = len(RANKS)) -> tuple[int, ...]:
         """Check a hand of whole numbers from 1 to ``largest``."""
         if isinstance(hand, np.ndarray):
             hand = hand.tolist()
         usable = isinstance(hand, Sequence) and not isinstance(hand, str) and len(hand) == self.n_cards
-        if not usable or not all(_is_int(rank) and 1 <= rank <= largest for rank in hand):  # type: ignore[attr-defined]
+        if not usable or not all(is_int(rank) and 1 <= rank <= largest for rank in hand):  # type: ignore[attr-defined]
             remedy = " Name face cards with options['cards']." if largest == 10 else ""
             raise OptionError(
                 f"Expected in {name} {self.n_cards} whole numbers from 1 to {largest}, got {hand!r}.{remedy}"
@@ -280,15 +276,3 @@ def _bracketed(part: tuple[list[str], int], least: int) -> list[str]:
     """Put brackets around a part that binds less than ``least``."""
     tokens, strength = part
     return tokens if strength >= least else ["(", *tokens, ")"]
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def _checked_int(name: str, value: object, least: int | None = None) -> int:
-    """Check a whole number."""
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or (least is not None and value < least):
-        bound = "" if least is None else f" of at least {least}"
-        raise OptionError(f"Expected {name} as a whole number{bound}, got {value!r}.")
-    return int(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
@@ -22,8 +22,8 @@ from gtr_envs.cards.artwork import (
     write_strip,
 )
 from gtr_envs.cards.blackjack_rules import BUST, DEALER_STANDS, HIT, STAND, best_action, hand_value, stand_reward
-from gtr_envs.cards.deck import Card, card_value, draw_ranks, draw_suits, parse_card
-from gtr_envs.core import DEFAULT_IMAGE_SIZE, Outcome, VisionTextEnv
+from gtr_envs.cards.deck import Card, card_value, checked_cards, draw_ranks, draw_suits
+from gtr_envs.core import Outcome, ViewOptions, VisionTextEnv
 from gtr_envs.errors import OptionError, require_known
 from gtr_envs.rendering import Canvas, Frame
 
@@ -33,6 +33,8 @@ PENALTY = -1.0
 """Paid for an illegal action."""
 MAX_ACTIONS = 20
 """Actions after which an episode is cut; legal play never gets there, since the twentieth hit on two aces is bust."""
+HIDDEN = "??"
+"""Stands for a card that lies face down."""
 HANDS = ("dealer", "player")
 """The two hands, from the top of the table."""
 
@@ -104,8 +106,9 @@ class VisualBlackjackEnv(VisionTextEnv):
     | name | default | meaning |
     |---|---|---|
     | `render_mode` | None | `"human"` opens a window, `"rgb_array"` returns frames |
-    | `image_size` | 300 | side of the observed picture in pixels, at least 64; small cards show a large rank |
+    | `image_size` | 300 | side of the observed picture in pixels, 64 to 1024; small cards show a large rank |
     | `render_size` | None | side of rendered frames; None takes the larger of `image_size` and 300 |
+    | `observe` | `"both"` | `"image"`: no text; `"text"`: no picture, and all it would show in words |
     | `natural` | False | True: a natural that wins pays 1.5 |
     | `sab` | False | True: the rules of Sutton and Barto's book; `natural` is ignored then |
     | `illegal` | `"continue"` | or `"terminate"`: an illegal action ends the episode |
@@ -142,21 +145,19 @@ class VisualBlackjackEnv(VisionTextEnv):
         self,
         render_mode: str | None = None,
         *,
-        image_size: int = DEFAULT_IMAGE_SIZE,
-        render_size: int | None = None,
         natural: bool = False,
         sab: bool = False,
         illegal: str = "continue",
+        **view: Unpack[ViewOptions],
     ) -> None:
         """Set up the game; nothing is dealt. The arguments are described with the class.
 
         Args:
             render_mode: None, ``"human"`` or ``"rgb_array"``.
-            image_size: Side of the observed picture in pixels, at least 64.
-            render_size: Side of rendered frames in pixels; None takes the larger of ``image_size`` and 300.
             natural: True pays 1.5 for a natural that wins.
             sab: True lets a natural win against everything but a natural, and ignores ``natural``.
             illegal: ``"continue"`` or ``"terminate"``.
+            **view: Size and kind of the observation; see :class:`gtr_envs.core.ViewOptions`.
 
         Raises:
             OptionError: If an argument cannot be used.
@@ -172,23 +173,24 @@ class VisualBlackjackEnv(VisionTextEnv):
         self._moves: list[str] = []
         self._n_actions = 0
         self._over = True
+        text_length = MAX_ACTIONS * (len(STAND) + 1)
         super().__init__(
             (STAND, HIT),
-            text_length=MAX_ACTIONS * (len(STAND) + 1),
-            image_size=image_size,
-            render_size=render_size,
+            text_length=text_length,
+            described_length=len("dealer: \nplayer: \nmoves: ") + 2 * 3 * (MAX_ACTIONS + 2) + text_length,
             render_mode=render_mode,
+            **view,
         )
 
     @property
     def instructions(self) -> str:
         """The task in words, for prompts."""
         return (
-            "You are playing Blackjack. The picture shows the dealer's cards above yours; one card of the dealer lies "
-            "face down. Number cards count their number, J, Q and K count 10, an ace counts 11 or, if that would bring "
-            "the sum above 21, 1. You win if your sum is nearer to 21 than the dealer's without exceeding it. Each "
-            "turn you choose 'hit' to take one more card, or 'stand' to take no more; then the dealer draws until its "
-            f"sum is {DEALER_STANDS} or more."
+            f"You are playing Blackjack. The {self.medium} shows the dealer's cards above yours; one card of the "
+            "dealer lies face down. Number cards count their number, J, Q and K count 10, an ace counts 11 or, if that "
+            "would bring the sum above 21, 1. You win if your sum is nearer to 21 than the dealer's without exceeding it. "
+            "Each turn you choose 'hit' to take one more card, or 'stand' to take no more; then the dealer draws until "
+            f"its sum is {DEALER_STANDS} or more."
         )
 
     @property
@@ -258,6 +260,11 @@ class VisualBlackjackEnv(VisionTextEnv):
     def _text(self) -> str:
         return " ".join(self._moves)
 
+    def _described(self) -> str:
+        dealer, player = ([card.name for card in hand] for hand in (self._visible(), self._player))
+        hidden = [HIDDEN] * (len(self._dealer) - len(dealer))
+        return f"dealer: {' '.join(dealer + hidden)}\nplayer: {' '.join(player)}\nmoves: {self._text()}"
+
     def _draw(self, size: int) -> Frame:
         return draw_hands(self._dealer, self._player, self._text(), size, revealed=self._over)
 
@@ -274,12 +281,7 @@ def _chosen_hands(hands: object) -> dict[str, list[Card]]:
     chosen = {}
     for name, cards in hands.items():
         require_known("hand in options['cards']", name, HANDS)
-        if isinstance(cards, str) or not isinstance(cards, Sequence) or len(cards) != 2:
-            raise OptionError(f"Expected options['cards'][{name!r}] as two names such as 'HQ', got {cards!r}.")
-        try:
-            chosen[name] = [parse_card(card) for card in cards]
-        except ValueError as error:
-            raise OptionError(f"Cannot use options['cards'][{name!r}] {list(cards)!r}: {error}.") from error
+        chosen[name] = list(checked_cards(f"options['cards'][{name!r}]", cards, 2))
     return chosen
 
 

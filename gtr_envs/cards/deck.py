@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from gtr_envs.errors import OptionError
 
 RANKS = "A23456789TJQK"
 """Rank letters; the ace counts 1 and stands at index 0."""
@@ -45,6 +48,28 @@ def parse_card(name: str) -> Card:
     if len(text) != 2 or text[0] not in SUITS or text[1] not in RANKS:
         raise ValueError(f"expected a card as suit letter ({SUITS}) and rank letter ({RANKS}), e.g. 'HT', got {name!r}")
     return Card(text[0], RANKS.index(text[1]) + 1)
+
+
+def checked_cards(name: str, cards: object, n_cards: int) -> tuple[Card, ...]:
+    """Read the cards that an option names.
+
+    Args:
+        name: The option's name, for the message.
+        cards: What was given.
+        n_cards: How many cards are expected.
+
+    Returns:
+        The cards.
+
+    Raises:
+        OptionError: If it is no sequence of ``n_cards`` names of cards.
+    """
+    if isinstance(cards, str) or not isinstance(cards, Sequence) or len(cards) != n_cards:
+        raise OptionError(f"Expected {name} as {n_cards} names such as 'HT', got {cards!r}.")
+    try:
+        return tuple(parse_card(card) for card in cards)
+    except ValueError as error:
+        raise OptionError(f"Cannot use {name} {list(cards)!r}: {error}.") from error
 
 
 def card_value(rank: int, *, faces_count_ten: bool) -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 from gtr_envs.cards.arithmetic import CardArithmeticEnv
 from gtr_envs.cards.formula import END
-from gtr_envs.core import DEFAULT_IMAGE_SIZE
+from gtr_envs.core import ViewOptions
 from gtr_envs.errors import require_known
 
 TARGET = 12
@@ -88,8 +88,9 @@ class EZPointsEnv(CardArithmeticEnv):
     | name | default | meaning |
     |---|---|---|
     | `render_mode` | None | `"human"` opens a window, `"rgb_array"` returns frames |
-    | `image_size` | 300 | side of the observed picture in pixels, at least 64; below 180 cards show a large rank |
+    | `image_size` | 300 | side of the observed picture in pixels, 64 to 1024; below 180 cards show a large rank |
     | `render_size` | None | side of rendered frames; None takes the larger of `image_size` and 300 |
+    | `observe` | `"both"` | `"image"`: no text; `"text"`: no picture, and all it would show in words |
     | `deal` | `"published"` | or `"balanced"` |
     | `illegal` | `"continue"` | or `"terminate"`: an illegal action ends the episode |
     | `max_tokens` | 6 | entries that fit into the formula |
@@ -123,23 +124,21 @@ class EZPointsEnv(CardArithmeticEnv):
         self,
         render_mode: str | None = None,
         *,
-        image_size: int = DEFAULT_IMAGE_SIZE,
-        render_size: int | None = None,
         deal: str = "published",
         illegal: str = "continue",
         max_tokens: int = 6,
         holdout: Collection[Sequence[int]] = (),
+        **view: Unpack[ViewOptions],
     ) -> None:
         """Set up the game; nothing is dealt. The arguments are described with the class.
 
         Args:
             render_mode: None, ``"human"`` or ``"rgb_array"``.
-            image_size: Side of the observed picture in pixels, at least 64.
-            render_size: Side of rendered frames in pixels; None takes the larger of ``image_size`` and 300.
             deal: ``"published"`` or ``"balanced"``.
             illegal: ``"continue"`` or ``"terminate"``.
             max_tokens: How many entries fit into the formula, at least 4.
             holdout: Hands as two ranks 1 to 13 in table order that are never dealt at random.
+            **view: Size and kind of the observation; see :class:`gtr_envs.core.ViewOptions`.
 
         Raises:
             OptionError: If an argument cannot be used.
@@ -152,18 +151,18 @@ class EZPointsEnv(CardArithmeticEnv):
             face_cards="ten",
             illegal=illegal,
             holdout=holdout,
-            image_size=image_size,
-            render_size=render_size,
             render_mode=render_mode,
+            **view,
         )
 
     @property
     def instructions(self) -> str:
         """The task in words, for prompts."""
         return (
-            "You are playing a card game. The picture shows two playing cards. Write a formula that uses the number "
-            f"of each card exactly once and has the value {TARGET}. A counts 1, J, Q and K count 10. Each turn you "
-            "append one token: a number from 1 to 10, an operator (+ *) or '='. Play '=' when the formula is complete."
+            f"You are playing a card game. The {self.medium} shows two playing cards. Write a formula that uses the "
+            f"number of each card exactly once and has the value {TARGET}. A counts 1, J, Q and K count 10. Each turn "
+            "you append one token: a number from 1 to 10, an operator (+ *) or '='. Play '=' when the formula is "
+            "complete."
         )
 
     def _facts(self) -> dict[str, Any]:

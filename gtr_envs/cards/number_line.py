@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
-
-import numpy as np
+from typing import Any, Unpack
 
 from gtr_envs.cards.artwork import (
     CARD_COLOR,
@@ -19,7 +17,8 @@ from gtr_envs.cards.artwork import (
     empty_table,
     write_strip,
 )
-from gtr_envs.core import DEFAULT_IMAGE_SIZE, Outcome, VisionTextEnv
+from gtr_envs.checks import checked_int
+from gtr_envs.core import Outcome, ViewOptions, VisionTextEnv
 from gtr_envs.errors import OptionError, require_known
 from gtr_envs.rendering import Canvas, Color, Frame
 
@@ -95,8 +94,9 @@ class NumberLineEnv(VisionTextEnv):
     | name | default | meaning |
     |---|---|---|
     | `render_mode` | None | `"human"` opens a window, `"rgb_array"` returns frames |
-    | `image_size` | 300 | side of the observed picture in pixels, at least 64 |
+    | `image_size` | 300 | side of the observed picture in pixels, 64 to 1024 |
     | `render_size` | None | side of rendered frames; None takes the larger of `image_size` and 300 |
+    | `observe` | `"both"` | `"image"`: no text; `"text"`: no picture, and all it would show in words |
     | `max_position` | 5 | largest number of the line, at least 2 |
     | `illegal` | `"continue"` | or `"terminate"`: an illegal action ends the episode |
 
@@ -131,27 +131,23 @@ class NumberLineEnv(VisionTextEnv):
         self,
         render_mode: str | None = None,
         *,
-        image_size: int = DEFAULT_IMAGE_SIZE,
-        render_size: int | None = None,
         max_position: int = 5,
         illegal: str = "continue",
+        **view: Unpack[ViewOptions],
     ) -> None:
         """Set up the game; nothing is drawn at random. The arguments are described with the class.
 
         Args:
             render_mode: None, ``"human"`` or ``"rgb_array"``.
-            image_size: Side of the observed picture in pixels, at least 64.
-            render_size: Side of rendered frames in pixels; None takes the larger of ``image_size`` and 300.
             max_position: Largest number of the line, at least 2.
             illegal: ``"continue"`` or ``"terminate"``.
+            **view: Size and kind of the observation; see :class:`gtr_envs.core.ViewOptions`.
 
         Raises:
             OptionError: If an argument cannot be used.
         """
         require_known("illegal", illegal, ("continue", "terminate"))
-        if not _is_int(max_position) or max_position < 2:
-            raise OptionError(f"Expected max_position as a whole number of at least 2, got {max_position!r}.")
-        self.max_position = int(max_position)
+        self.max_position = checked_int("max_position", max_position, least=2)
         self.max_actions = 2 * self.max_position
         self.ends_on_illegal = illegal == "terminate"
         self._current, self._target = 0, 0
@@ -160,18 +156,18 @@ class NumberLineEnv(VisionTextEnv):
         super().__init__(
             (LEFT, RIGHT),
             text_length=self.max_actions,
-            image_size=image_size,
-            render_size=render_size,
+            described_length=len("target: \ncurrent: \nmoves: ") + 2 * len(str(self.max_position)) + self.max_actions,
             render_mode=render_mode,
+            **view,
         )
 
     @property
     def instructions(self) -> str:
         """The task in words, for prompts."""
         return (
-            "You are playing a game on a number line. The picture shows two numbers: the current number and the target "
-            f"number, both from 0 to {self.max_position}. Bring the current number to the target. Each turn you play "
-            "one token: '+' adds one to the current number, '-' subtracts one."
+            f"You are playing a game on a number line. The {self.medium} shows two numbers: the current number and the "
+            f"target number, both from 0 to {self.max_position}. Bring the current number to the target. Each turn you "
+            "play one token: '+' adds one to the current number, '-' subtracts one."
         )
 
     @property
@@ -199,7 +195,10 @@ class NumberLineEnv(VisionTextEnv):
     # --- an episode -------------------------------------------------------------------------------------------------
 
     def _begin(self, options: Mapping[str, Any]) -> None:
-        chosen = {name: self._checked_position(name, position) for name, position in options.items()}
+        chosen = {
+            name: checked_int(f"options[{name!r}]", position, least=0, most=self.max_position)
+            for name, position in options.items()
+        }
         current, target = chosen.get("current"), chosen.get("target")
         if current is not None and current == target:
             raise OptionError(f"Expected unequal numbers in options, got current={current} and target={target}.")
@@ -237,15 +236,11 @@ class NumberLineEnv(VisionTextEnv):
     def _text(self) -> str:
         return "".join(self._moves)
 
+    def _described(self) -> str:
+        return f"target: {self._target}\ncurrent: {self._current}\nmoves: {self._text()}"
+
     def _draw(self, size: int) -> Frame:
         return draw_number_line(self._current, self._target, self.max_position, self._text(), size)
-
-    def _checked_position(self, name: str, position: object) -> int:
-        if not _is_int(position) or not 0 <= position <= self.max_position:  # type: ignore[operator]
-            raise OptionError(
-                f"Expected options[{name!r}] as a whole number from 0 to {self.max_position}, got {position!r}."
-            )
-        return int(position)  # type: ignore[call-overload, no-any-return]
 
 
 def draw_number_line(current: int, target: int, max_position: int, moves_text: str, size: int) -> Frame:
@@ -307,7 +302,3 @@ def _backdrop(max_position: int, size: int) -> Frame:
     frame = empty_table(size)
     frame[top:bottom] = canvas.frame()
     return frame
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

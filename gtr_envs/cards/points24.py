@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 from gtr_envs.cards.arithmetic import CardArithmeticEnv
 from gtr_envs.cards.deck import draw_ranks
 from gtr_envs.cards.formula import END, OPERATORS
-from gtr_envs.core import DEFAULT_IMAGE_SIZE
+from gtr_envs.core import ViewOptions
 from gtr_envs.errors import require_known
 
 
@@ -78,8 +78,9 @@ class Points24Env(CardArithmeticEnv):
     | name | default | meaning |
     |---|---|---|
     | `render_mode` | None | `"human"` opens a window, `"rgb_array"` returns frames |
-    | `image_size` | 300 | side of the observed picture in pixels, at least 64; below 180 cards show a large rank |
+    | `image_size` | 300 | side of the observed picture in pixels, 64 to 1024; below 180 cards show a large rank |
     | `render_size` | None | side of rendered frames; None takes the larger of `image_size` and 300 |
+    | `observe` | `"both"` | `"image"`: no text; `"text"`: no picture, and all it would show in words |
     | `deal` | `"any"` | or `"solvable"` |
     | `face_cards` | `"ten"` | J Q K count 10; `"rank"`: 11, 12, 13 |
     | `target` | 24 | value to reach |
@@ -115,27 +116,25 @@ class Points24Env(CardArithmeticEnv):
         self,
         render_mode: str | None = None,
         *,
-        image_size: int = DEFAULT_IMAGE_SIZE,
-        render_size: int | None = None,
         deal: str = "any",
         face_cards: str = "ten",
         target: int = 24,
         illegal: str = "continue",
         max_tokens: int = 21,
         holdout: Collection[Sequence[int]] = (),
+        **view: Unpack[ViewOptions],
     ) -> None:
         """Set up the game; nothing is dealt. The arguments are described with the class.
 
         Args:
             render_mode: None, ``"human"`` or ``"rgb_array"``.
-            image_size: Side of the observed picture in pixels, at least 64.
-            render_size: Side of rendered frames in pixels; None takes the larger of ``image_size`` and 300.
             deal: ``"any"`` or ``"solvable"``.
             face_cards: ``"ten"`` or ``"rank"``.
             target: The value to reach.
             illegal: ``"continue"`` or ``"terminate"``.
             max_tokens: How many entries fit into the formula, at least 8.
             holdout: Hands as four ranks 1 to 13 in table order that are never dealt at random.
+            **view: Size and kind of the observation; see :class:`gtr_envs.core.ViewOptions`.
 
         Raises:
             OptionError: If an argument cannot be used.
@@ -148,9 +147,8 @@ class Points24Env(CardArithmeticEnv):
             face_cards=face_cards,
             illegal=illegal,
             holdout=holdout,
-            image_size=image_size,
-            render_size=render_size,
             render_mode=render_mode,
+            **view,
         )
 
     @property
@@ -158,9 +156,9 @@ class Points24Env(CardArithmeticEnv):
         """The task in words, for prompts."""
         faces = "J, Q and K count 10" if self.faces_count_ten else "J counts 11, Q counts 12 and K counts 13"
         return (
-            "You are playing a card game. The picture shows four playing cards. Write a formula that uses the number "
-            f"of each card exactly once and has the value {self.target}. A counts 1, {faces}. Each turn you append one "
-            f"token: a number from 1 to {self._largest}, an operator (+ - * /), a bracket or '='. "
+            f"You are playing a card game. The {self.medium} shows four playing cards. Write a formula that uses the "
+            f"number of each card exactly once and has the value {self.target}. A counts 1, {faces}. Each turn you "
+            f"append one token: a number from 1 to {self._largest}, an operator (+ - * /), a bracket or '='. "
             "Play '=' when the formula is complete."
         )
 

@@ -10,9 +10,9 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
+from gtr_envs.checks import checked_int
 from gtr_envs.core import IllegalText, VisionTextEnv
 from gtr_envs.spaces import PRINTABLE
-from gtr_envs.wrappers.checks import checked_int
 
 BEFORE, ACTION, NOW = "Before: ", "Action: ", "Now: "
 """What stands in front of an earlier text, of the action that followed it, and of the present text."""

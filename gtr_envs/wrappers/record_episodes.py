@@ -12,10 +12,10 @@ import gymnasium
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
+from gtr_envs.checks import checked_int
 from gtr_envs.core import IllegalText, VisionTextEnv
 from gtr_envs.errors import OptionError
 from gtr_envs.rendering import Frame
-from gtr_envs.wrappers.checks import checked_int
 from gtr_envs.wrappers.pictures import VIDEO_WRITERS, png_bytes, require_video
 
 STEPS = "steps.jsonl"

@@ -368,9 +368,9 @@ def test_a_hand_that_is_left_out_is_dealt() -> None:
     [
         (["CA", "HT"], "as hands by name"),
         ({}, "as hands by name"),
-        ({"player": "CA"}, "two names"),
-        ({"player": ["CA"]}, "two names"),
-        ({"dealer": ["CA", "C2", "C3"]}, "two names"),
+        ({"player": "CA"}, "2 names"),
+        ({"player": ["CA"]}, "2 names"),
+        ({"dealer": ["CA", "C2", "C3"]}, "2 names"),
         ({"dealer": ["CA", "C1"]}, "got 'C1'"),
         ({"dealer": ["CA", None]}, "Cannot use"),
     ],

@@ -216,7 +216,7 @@ def test_an_unknown_option_is_refused_with_the_nearest_match() -> None:
         ({"face_cards": "eleven"}, "face_cards"),
         ({"illegal": "ignore"}, "illegal"),
         ({"render_mode": "ansi"}, "render_mode"),
-        ({"image_size": 63}, "at least 64"),
+        ({"image_size": 63}, "from 64 to 1024"),
         ({"image_size": 96.0}, "image_size"),
         ({"render_size": 10}, "render_size"),
         ({"target": 2.5}, "target"),

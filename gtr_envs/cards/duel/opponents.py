@@ -93,6 +93,7 @@ class AgainstEnv(VisionTextEnv):
         agent: str = AGENTS[0],
         image_size: int = DEFAULT_IMAGE_SIZE,
         render_size: int | None = None,
+        observe: str = "both",
         **rules: Any,
     ) -> None:
         """Set up the game; nothing is dealt.
@@ -104,6 +105,7 @@ class AgainstEnv(VisionTextEnv):
             agent: The player's side.
             image_size: Side of the observed picture in pixels, at least 64.
             render_size: Side of rendered frames in pixels; None takes the larger of ``image_size`` and 300.
+            observe: ``"both"``, ``"image"`` or ``"text"``.
             **rules: Further arguments of :class:`DuelEnv`.
 
         Raises:
@@ -113,12 +115,13 @@ class AgainstEnv(VisionTextEnv):
         self.opponent = opponent if hasattr(opponent, "act") else _checked_strength(opponent)
         self.agent = agent
         # Its own pictures are not looked at.
-        self._duel = DuelEnv(image_size=MIN_IMAGE_SIZE, **rules)
+        self._duel = DuelEnv(image_size=MIN_IMAGE_SIZE, observe=observe, **rules)
         super().__init__(
             self._duel.action_tokens,
             text_length=self._duel.observation_space(agent)["text"].max_length,  # type: ignore[attr-defined]
             image_size=image_size,
             render_size=render_size,
+            observe=observe,
             render_mode=render_mode,
         )
 
@@ -172,6 +175,9 @@ class AgainstEnv(VisionTextEnv):
 
     def _text(self) -> str:
         return self._duel.text(self.agent)
+
+    def _described(self) -> str:
+        return self._duel.described(self.agent)
 
     def _draw(self, size: int) -> Frame:
         return self._duel.picture(self.agent, size)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Unpack
 
-import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import seeding
@@ -13,16 +13,11 @@ from gymnasium.utils import seeding
 from gtr_envs.cards.deck import Card, parse_card
 from gtr_envs.cards.duel.seat import Seat
 from gtr_envs.cards.duel.table import Side, draw_match, draw_view
-from gtr_envs.core import DEFAULT_IMAGE_SIZE, Observation, Outcome
-from gtr_envs.errors import (
-    DependencyError,
-    EnvironmentClosedError,
-    InvalidActionError,
-    OptionError,
-    ResetNeededError,
-    require_known,
-)
-from gtr_envs.rendering import Frame, Window
+from gtr_envs.checks import checked_int
+from gtr_envs.core import Observation, Outcome, ViewOptions, observed
+from gtr_envs.errors import DependencyError, InvalidActionError, OptionError
+from gtr_envs.lifecycle import Lifecycle
+from gtr_envs.rendering import Frame
 from gtr_envs.spaces import vision_text_space
 
 try:
@@ -44,7 +39,7 @@ IGNORED_OPTION = "options"
 """PettingZoo's own tests send this key to see whether ``reset`` takes options; it is the only unknown one let pass."""
 
 
-class DuelEnv(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]  # PettingZoo ships no type information
+class DuelEnv(Lifecycle, ParallelEnv[str, Observation, Any]):  # type: ignore[misc]  # PettingZoo ships no type information
     r"""A race to 24: two players, one hand, one formula each.
 
     ## Description
@@ -125,7 +120,8 @@ class DuelEnv(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]  # Pett
     | name | default | meaning |
     |---|---|---|
     | `render_mode` | None | `"human"` opens a window, `"rgb_array"` returns frames; both show both sides |
-    | `image_size` | 300 | side of the observed pictures in pixels, at least 64; below 180 cards show a large rank |
+    | `observe` | `"both"` | `"image"`: no text; `"text"`: no picture, and all it would show in words |
+    | `image_size` | 300 | side of the observed pictures in pixels, 64 to 1024; below 180 cards show a large rank |
     | `render_size` | None | side of rendered frames; None takes the larger of `image_size` and 480 |
     | `deal` | `"solvable"` | or `"any"` |
     | `face_cards` | `"ten"` | J Q K count 10; `"rank"`: 11, 12, 13 |
@@ -155,6 +151,7 @@ class DuelEnv(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]  # Pett
     * v0: first version.
     """
 
+    option_names = Seat.option_names
     metadata: dict[str, Any] = {  # noqa: RUF012 - PettingZoo declares it so
         "name": "duel_v0",
         "render_modes": ["human", "rgb_array"],
@@ -166,60 +163,59 @@ class DuelEnv(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]  # Pett
         self,
         render_mode: str | None = None,
         *,
-        image_size: int = DEFAULT_IMAGE_SIZE,
-        render_size: int | None = None,
         deal: str = "solvable",
         face_cards: str = "ten",
         target: int = 24,
         max_rounds: int = 21,
         illegal_reward: float = -0.1,
         holdout: Collection[Sequence[int]] = (),
+        **view: Unpack[ViewOptions],
     ) -> None:
         """Set up the game; nothing is dealt. The arguments are described with the class.
 
         Args:
             render_mode: None, ``"human"`` or ``"rgb_array"``.
-            image_size: Side of the observed pictures in pixels, at least 64.
-            render_size: Side of rendered frames in pixels; None takes the larger of ``image_size`` and 480.
             deal: ``"solvable"`` or ``"any"``.
             face_cards: ``"ten"`` or ``"rank"``.
             target: The value to reach.
             max_rounds: Rounds until the game is a draw, at least 8.
             illegal_reward: What an illegal action pays, at most 0.
             holdout: Hands as four ranks 1 to 13 in table order that are never dealt at random.
+            **view: Size and kind of the observations; see :class:`gtr_envs.core.ViewOptions`, but frames are rendered
+                with at least 480 pixels.
 
         Raises:
             OptionError: If an argument cannot be used.
         """
-        self.max_rounds = _checked_rounds(max_rounds)
+        self.max_rounds = checked_int("max_rounds", max_rounds, least=MIN_ROUNDS)
         if not -np.inf < illegal_reward <= 0:
             raise OptionError(f"Expected illegal_reward as a finite number of at most 0, got {illegal_reward!r}.")
         self.illegal_reward = float(illegal_reward)
         self.seats: dict[str, Seat] = {
             agent: Seat(
-                render_mode,
-                image_size=image_size,
-                render_size=render_size,
                 deal=deal,
                 face_cards=face_cards,
                 target=target,
                 max_tokens=max_rounds,
                 holdout=holdout,
+                **view,
             )
             for agent in AGENTS
         }
         first = self.seats[AGENTS[0]]
-        self.render_mode = render_mode
+        Lifecycle.__init__(self, render_mode, view.get("render_size") or max(first.image_size, DEFAULT_RENDER_SIZE))
         self.image_size = first.image_size
-        self.render_size = max(self.image_size, DEFAULT_RENDER_SIZE) if render_size is None else first.render_size
+        self.observe = first.observe
         self.target = first.target
         self.action_tokens = first.action_tokens
         self.possible_agents = list(AGENTS)
         self.agents: list[str] = []
         # A number takes two characters at most; each formula may be followed by "=".
         text_length = len("me:  them: ") + 2 * (2 * max_rounds + 1)
+        if self.observe == "text":
+            text_length += len("cards: \n") + 3 * Seat.n_cards
         self.observation_spaces: dict[str, spaces.Dict] = {
-            agent: vision_text_space(self.image_size, text_length) for agent in AGENTS
+            agent: vision_text_space(self.image_size, text_length, self.observe) for agent in AGENTS
         }
         self.action_spaces: dict[str, spaces.Discrete] = {
             agent: spaces.Discrete(len(self.action_tokens)) for agent in AGENTS
@@ -227,18 +223,21 @@ class DuelEnv(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]  # Pett
         self.n_rounds = 0
         self._cards: tuple[Card, ...] = ()
         self._np_random: np.random.Generator | None = None
-        self._phase = "new"
-        self._window: Window | None = None
 
     # --- what the players may know ----------------------------------------------------------------------------------
 
     @property
     def instructions(self) -> str:
         """The task in words, for prompts; the same for both players."""
+        places = (
+            "Your formula stands behind 'me', the other one behind 'them'."
+            if self.observe == "text"
+            else "Your formula is in the lower strip, the other one in the upper strip."
+        )
         return (
             f"{self.seats[AGENTS[0]].instructions} You race another player on the same cards: both append a token at "
-            "the same time, and who first hands in a formula that is right wins. Your formula is in the lower strip, "
-            "the other one in the upper strip. If you play '=' with a wrong formula you are out."
+            f"the same time, and who first hands in a formula that is right wins. {places} If you play '=' with a "
+            "wrong formula you are out."
         )
 
     def legal_actions(self, agent: str) -> list[str]:
@@ -301,6 +300,17 @@ class DuelEnv(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]  # Pett
         """
         return f"me: {self.seats[agent].written} them: {self.seats[_other(agent)].written}"
 
+    def described(self, agent: str) -> str:
+        """Tell the cards and both formulas from a player's side.
+
+        Args:
+            agent: Name of the player.
+
+        Returns:
+            The text of the player's observation with ``observe="text"``.
+        """
+        return f"cards: {' '.join(card.name for card in self._cards)}\n{self.text(agent)}"
+
     def picture(self, agent: str, size: int) -> Frame:
         """Draw the table from a player's side.
 
@@ -356,9 +366,9 @@ class DuelEnv(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]  # Pett
             DealError: If no hand may be played.
         """
         self._require_open()
-        chosen = {name: value for name, value in (options or {}).items() if name != IGNORED_OPTION}
-        for name in chosen:
-            require_known("reset option", name, Seat.option_names)
+        chosen = self._checked_options(
+            {name: value for name, value in (options or {}).items() if name != IGNORED_OPTION}
+        )
         if seed is not None or self._np_random is None:
             self._np_random, _ = seeding.np_random(seed)
         first, second = self.seats.values()
@@ -367,8 +377,7 @@ class DuelEnv(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]  # Pett
         self._cards = tuple(parse_card(name) for name in first.cards)
         self.agents = list(AGENTS)
         self.n_rounds = 0
-        self._phase = "running"
-        self._show()
+        self._start()
         return self._observe(), {agent: self.info(agent) for agent in AGENTS}
 
     def step(
@@ -387,9 +396,7 @@ class DuelEnv(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]  # Pett
             ResetNeededError: If no game is running.
             InvalidActionError: If an action is missing or not in the action space; nothing is played then.
         """
-        self._require_open()
-        if not self.agents:
-            raise ResetNeededError("Expected a running game, but it has ended or never begun; call reset() first.")
+        self._require_running()
         if set(actions) != set(AGENTS):
             raise InvalidActionError(
                 f"Expected one action for each of {list(AGENTS)}, got actions for {sorted(actions)}; a player who is "
@@ -402,7 +409,7 @@ class DuelEnv(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]  # Pett
         truncated = not terminated and self.n_rounds >= self.max_rounds
         if terminated or truncated:
             self.agents = []
-            self._phase = "over"
+            self._end()
         self._show()
         return (
             self._observe(),
@@ -411,34 +418,6 @@ class DuelEnv(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]  # Pett
             dict.fromkeys(AGENTS, truncated),
             {agent: self.info(agent) | {"legal": out.legal, **out.facts} for agent, out in outcomes.items()},
         )
-
-    def render(self) -> Frame | None:
-        """Show the table with both sides.
-
-        Returns:
-            A new frame, uint8 [render_size, render_size, 3], in mode ``"rgb_array"``; None otherwise.
-
-        Raises:
-            EnvironmentClosedError: If the environment was closed.
-            ResetNeededError: If there was no reset yet.
-        """
-        self._require_open()
-        if self._phase == "new":
-            raise ResetNeededError("Expected something to draw, but no game has begun; call reset() first.")
-        if self.render_mode is None:
-            gymnasium.logger.warn("render() was called without a render mode; pass one, e.g. render_mode='rgb_array'")
-            return None
-        if self.render_mode == "rgb_array":
-            return self._draw()
-        self._show()
-        return None
-
-    def close(self) -> None:
-        """Close the window and refuse further use; closing twice is allowed."""
-        if self._window is not None:
-            self._window.close()
-            self._window = None
-        self._phase = "closed"
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -453,9 +432,17 @@ class DuelEnv(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]  # Pett
         return fine + {"draw": 0.0, "win": 1.0, "loss": -1.0}[self._result(agent)]
 
     def _observe(self) -> dict[str, Observation]:
-        return {agent: {"image": self.picture(agent, self.image_size), "text": self.text(agent)} for agent in AGENTS}
+        return {
+            agent: observed(
+                self.observe,
+                partial(self.picture, agent, self.image_size),
+                partial(self.text, agent),
+                partial(self.described, agent),
+            )
+            for agent in AGENTS
+        }
 
-    def _draw(self) -> Frame:
+    def _rendered(self) -> Frame:
         sides = [Side(agent, seat.written, is_out=seat.is_out, won=seat.won) for agent, seat in self.seats.items()]
         over = self._phase == "over"
         winner = next((agent for agent in AGENTS if self._result(agent) == "win"), None)
@@ -464,20 +451,6 @@ class DuelEnv(ParallelEnv[str, Observation, Any]):  # type: ignore[misc]  # Pett
         else:
             caption = f"Target {self.target}     Round {self.n_rounds + 1} of {self.max_rounds}"
         return draw_match(self._cards, sides, caption, self.render_size, over=over)
-
-    def _show(self) -> None:
-        if self.render_mode == "human":
-            if self._window is None:
-                self._window = Window("Duel", self.render_size, self.render_size)
-            self._window.show(self._draw(), self.metadata["render_fps"])
-
-    def _require_open(self) -> None:
-        if self._phase == "closed":
-            raise EnvironmentClosedError("Expected an open environment, but close() was called; make a new one.")
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the window behind: it belongs to the process."""
-        return self.__dict__ | {"_window": None}
 
 
 def raw_env(**kwargs: Any) -> Any:
@@ -507,10 +480,3 @@ def env(**kwargs: Any) -> Any:
 def _other(agent: str) -> str:
     """The opponent of a player."""
     return AGENTS[1 - AGENTS.index(agent)]
-
-
-def _checked_rounds(max_rounds: object) -> int:
-    """Check the number of rounds."""
-    if not isinstance(max_rounds, (int, np.integer)) or isinstance(max_rounds, bool) or max_rounds < MIN_ROUNDS:
-        raise OptionError(f"Expected max_rounds as a whole number of at least {MIN_ROUNDS}, got {max_rounds!r}.")
-    return int(max_rounds)

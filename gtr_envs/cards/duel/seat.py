@@ -60,7 +60,7 @@ class Seat(Points24Env):
         """
         self.np_random = rng
         self._begin(options)
-        self._phase = "running"
+        self._start()
         self.won = False
 
     def token_of(self, action: object) -> str:
@@ -90,7 +90,8 @@ class Seat(Points24Env):
             return Outcome(0.0, token == END)
         outcome = self._play(token)
         if outcome.terminated:
-            self._phase, self.won = "over", outcome.success
+            self.won = outcome.success
+            self._end()
         return outcome
 
     def facts(self) -> dict[str, Any]:

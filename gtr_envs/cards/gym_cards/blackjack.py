@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from gtr_envs.cards.deck import SUITS, parse_card
-from gtr_envs.cards.gym_cards.base import GymCardsEnv, Result, chosen_cards
+from gtr_envs.cards.deck import SUITS, checked_cards, parse_card
+from gtr_envs.cards.gym_cards.base import GymCardsEnv, Result
 from gtr_envs.cards.gym_cards.frames import draw_blackjack
 from gtr_envs.errors import OptionError
 from gtr_envs.rendering import Frame
@@ -201,7 +201,7 @@ def points(hand: Sequence[BlackjackCard]) -> int:
 
 def _chosen_hand(names: object) -> list[BlackjackCard]:
     """The four cards of ``reset(options=...)``."""
-    cards = chosen_cards(names, 4)
+    cards = checked_cards("options['cards']", names, 4)
     if any(card.rank == 10 for card in cards):
         raise OptionError(f"Expected cards of this deck, in which a ten is a jack, queen or king, got {names!r}.")
     return [(min(card.rank, 10), card.name[1], card.suit) for card in cards]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from gtr_envs.cards.gym_cards.base import GymCardsEnv, Result
 from gtr_envs.cards.gym_cards.frames import draw_number_line
+from gtr_envs.checks import checked_int, is_int
 from gtr_envs.errors import OptionError
 from gtr_envs.rendering import Frame
 
@@ -97,9 +96,7 @@ class GymCardsNumberLineEnv(GymCardsEnv):
         Raises:
             OptionError: If an argument cannot be used.
         """
-        if not _is_int(max_position) or max_position < 1:
-            raise OptionError(f"Expected max_position as a whole number of at least 1, got {max_position!r}.")
-        self.max_position = int(max_position)
+        self.max_position = checked_int("max_position", max_position, least=1)
         super().__init__(["-", "+"], render_mode)
         self._current = 0
         self._target = 0
@@ -132,7 +129,7 @@ class GymCardsNumberLineEnv(GymCardsEnv):
     def _chosen(self, options: Mapping[str, Any]) -> tuple[int, int]:
         """The numbers of ``reset(options=...)``."""
         numbers: list[Any] = [options.get(name) for name in self.option_names]
-        if not all(_is_int(number) and 0 <= number <= self.max_position for number in numbers):
+        if not all(is_int(number) and 0 <= number <= self.max_position for number in numbers):
             raise OptionError(
                 f"Expected the options 'current' and 'target' as whole numbers from 0 to {self.max_position}, got "
                 f"{dict(options)!r}."
@@ -140,7 +137,3 @@ class GymCardsNumberLineEnv(GymCardsEnv):
         if numbers[0] == numbers[1]:
             raise OptionError(f"Expected different numbers as 'current' and 'target', got {dict(options)!r}.")
         return int(numbers[0]), int(numbers[1])
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

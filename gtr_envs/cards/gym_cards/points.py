@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gtr_envs.cards.deck import Card, card_value, draw_ranks, draw_suits
+from gtr_envs.cards.deck import Card, card_value, checked_cards, draw_ranks, draw_suits
 from gtr_envs.cards.formula import END, OPERATORS
-from gtr_envs.cards.gym_cards.base import GymCardsEnv, Result, chosen_cards
+from gtr_envs.cards.gym_cards.base import GymCardsEnv, Result
 from gtr_envs.cards.gym_cards.expression import ExpressionError, evaluate_text
 from gtr_envs.cards.gym_cards.frames import draw_ezpoints, draw_points24
 from gtr_envs.errors import OptionError
@@ -59,7 +59,7 @@ class GymCardsFormulaEnv(GymCardsEnv):
         """Draw a hand from ``self.np_random``."""
 
     def _begin(self, options: Mapping[str, Any]) -> None:
-        self._cards = chosen_cards(options["cards"], self.n_cards) if options else self._deal()
+        self._cards = checked_cards("options['cards']", options["cards"], self.n_cards) if options else self._deal()
         self._numbers = tuple(card_value(card.rank, faces_count_ten=self.faces_count_ten) for card in self._cards)
         self._formula = []
 
