@@ -57,7 +57,8 @@ class VisualBlackjackEnv(VisionTextEnv):
     `Dict(image, text)`: `image` is uint8 `[image_size, image_size, 3]` with the dealer's cards above the player's and
     the actions so far; `text` is the actions so far, joined by blanks, empty at first. While the hand is played, the
     dealer's second card lies face down and no sum is shown; at the end all cards and both sums are. Many cards are
-    drawn smaller and in several rows, so that none is cut off.
+    drawn smaller and in several rows, so that none is cut off. With `observe="text"` there is `text` alone, such as
+    `"dealer: HQ ??\nplayer: CA C4\nmoves: hit"`.
 
     ## Rewards
 
@@ -188,9 +189,9 @@ class VisualBlackjackEnv(VisionTextEnv):
         return (
             f"You are playing Blackjack. The {self.medium} shows the dealer's cards above yours; one card of the "
             "dealer lies face down. Number cards count their number, J, Q and K count 10, an ace counts 11 or, if that "
-            "would bring the sum above 21, 1. You win if your sum is nearer to 21 than the dealer's without exceeding it. "
-            "Each turn you choose 'hit' to take one more card, or 'stand' to take no more; then the dealer draws until "
-            f"its sum is {DEALER_STANDS} or more."
+            "would bring the sum above 21, 1. You win if your sum is nearer to 21 than the dealer's without exceeding "
+            "it. Each turn you choose 'hit' to take one more card, or 'stand' to take no more; then the dealer draws "
+            f"until its sum is {DEALER_STANDS} or more."
         )
 
     @property

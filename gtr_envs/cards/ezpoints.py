@@ -34,7 +34,8 @@ class EZPointsEnv(CardArithmeticEnv):
     ## Observation Space
 
     `Dict(image, text)`: `image` is uint8 `[image_size, image_size, 3]` with the cards, the goal and the formula;
-    `text` is the formula so far, tokens joined without separators, empty at first.
+    `text` is the formula so far, tokens joined without separators, empty at first. With `observe="text"` there is
+    `text` alone, such as `"cards: HT D2\nformula: 10+"`.
 
     ## Rewards
 

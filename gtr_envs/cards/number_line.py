@@ -55,6 +55,7 @@ class NumberLineEnv(VisionTextEnv):
     `Dict(image, text)`: `image` is uint8 `[image_size, image_size, 3]` with the words Target and Current, each with its
     number, the line with its two ends, and the moves so far; `text` is the moves so far, joined without separators,
     empty at first. The line carries no mark for either number: with one, the answer could be seen without reading.
+    With `observe="text"` there is `text` alone, such as `"target: 4\ncurrent: 2\nmoves: +"`.
 
     ## Rewards
 

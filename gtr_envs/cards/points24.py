@@ -31,7 +31,8 @@ class Points24Env(CardArithmeticEnv):
     ## Observation Space
 
     `Dict(image, text)`: `image` is uint8 `[image_size, image_size, 3]` with the cards and the formula; `text` is the
-    formula so far, tokens joined without separators, empty at first.
+    formula so far, tokens joined without separators, empty at first. With `observe="text"` there is `text` alone, such
+    as `"cards: HT D6 CA S4\nformula: (6"`.
 
     ## Rewards
 
