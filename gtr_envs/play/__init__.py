@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Mapping
-from importlib import import_module
 from inspect import Parameter, signature
 from typing import Any, TextIO
 
@@ -12,7 +12,7 @@ import gymnasium
 from gymnasium.envs.registration import load_env_creator
 
 from gtr_envs.core import VisionTextEnv
-from gtr_envs.errors import PlayError, require_known
+from gtr_envs.errors import OptionError, PlayError, require_known
 from gtr_envs.play.game import Game
 from gtr_envs.play.terminal import play_in_terminal
 from gtr_envs.play.window import Screen, play_in_window
@@ -52,8 +52,8 @@ def play(
 
     >>> from io import StringIO
     >>> play("Points24-v0", terminal=True, seed=3, stdin=StringIO("2+3*4+10="), stdout=(out := StringIO()))
-    >>> print(*out.getvalue().splitlines()[-5:-3])
-    You won! 8 moves, return +10.
+    >>> "You won! 8 moves, return +10." in out.getvalue()
+    True
     """
     env = _make(env_id, kwargs, terminal=terminal)
     try:
@@ -70,8 +70,10 @@ def play(
 def _make(env_id: str, kwargs: Mapping[str, Any], *, terminal: bool) -> gymnasium.Env[Any, Any]:
     """Make an environment, with what playing needs as far as its constructor takes it."""
     module, _, name = env_id.rpartition(":")
-    if module:
-        import_module(module)
+    try:
+        importlib.import_module(module or "gtr_envs")
+    except ImportError as error:
+        raise OptionError(f"Cannot import the module that {env_id!r} names: {error}.") from error
     if name not in gymnasium.registry:
         require_known("environment", name, [*ENVS, *COMPAT_ENVS])
     entry_point = gymnasium.registry[name].entry_point
