@@ -150,7 +150,8 @@ def list_environments(console: Console) -> None:
         env.close()
     console.print(table)
     console.print(
-        "\nRules, rewards and arguments of one: gtr envs ID. Play it: gtr play ID, with --set NAME=VALUE for an argument."
+        "\nRules, rewards and arguments of one: gtr envs ID"
+        "\nPlay one, with an argument: gtr play ID --set NAME=VALUE"
         "\nThe duel for two players is a PettingZoo environment: gtr_envs.cards.duel.",
         markup=False,
     )

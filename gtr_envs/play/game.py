@@ -134,13 +134,14 @@ class Game:
             self.message = f"{action} is none of the actions."
             return
         self._compare(action)
-        self.observation, reward, terminated, truncated, self.info = self.env.step(index)
-        self.total += float(reward)
+        self.observation, paid, terminated, truncated, self.info = self.env.step(index)
+        reward = float(paid)
+        self.total += reward
         self.hinted = ""
         happened = f"You played {action}." if self.info.get("legal", True) else f"{action} is not legal here."
-        self.message = f"{happened} Reward {float(reward):+g}." if reward else happened
+        self.message = f"{happened} Reward {reward:+g}." if reward else happened
         if terminated or truncated:
-            self.result = self._judge(float(reward), truncated=truncated)
+            self.result = self._judge(reward, truncated=truncated)
             self.results.append(self.result)
 
     def hint(self) -> None:

@@ -7,8 +7,8 @@ from typing import TextIO
 from gtr_envs.play.game import NO_UNDO, Game
 from gtr_envs.play.typed import split_actions
 
-HELP = f"""Type an action and press Enter; several at once are played one after the other. Other words: hint, new, help, quit.
-{NO_UNDO}"""
+HELP = f"""Type an action and press Enter; several at once are played one after the other.
+Other words: hint, new, help, quit. {NO_UNDO}"""
 CARD_NAMES = "Cards are written suit first: HT is the ten of hearts, SQ the queen of spades."
 
 

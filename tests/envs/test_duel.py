@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from gtr_envs.cards import duel
 from gtr_envs.cards.deck import parse_card
-from gtr_envs.cards.duel import AGENTS, AgainstEnv, DuelEnv, SolverOpponent, against
+from gtr_envs.cards.duel import AGENTS, DuelEnv, SolverOpponent, against
 from gtr_envs.cards.duel.table import MY_COLOR, OUT_COLOR, THEIR_COLOR, Side, draw_match, draw_view
 from gtr_envs.cards.formula import tokenize
 from gtr_envs.cards.points24 import Points24Env
@@ -620,8 +620,8 @@ def test_the_game_for_one_is_reproducible_and_its_arguments_are_checked() -> Non
         against(agent="player_2")
     with pytest.raises(GtrEnvsError):
         against(target="many")
-    with pytest.raises(UnknownNameError, match="Did you mean 'opponent'"):
-        against(oponent=0.5)
+    with pytest.raises(UnknownNameError, match=r"'opponent'.*got 'adversary'"):
+        against(adversary=0.5)
 
 
 def test_the_example_plays_a_game_and_saves_a_picture(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_the_opponent_is_no_secret_in_a_hint_of_the_duel() -> None:
 
 
 def test_an_environment_without_names_is_refused() -> None:
-    with pytest.raises(PlayError, match="whose actions have names.*CartPole"):
+    with pytest.raises(PlayError, match=r"whose actions have names.*CartPole"):
         play("CartPole-v1", terminal=True)
 
 
@@ -446,7 +446,7 @@ def sit_down(monkeypatch: pytest.MonkeyPatch) -> Callable[[Person], list[Screen]
                 screens.append(self)
                 acting.append(person(self))
 
-        def show_then_act(window: Window, frame: Any, fps: int) -> None:
+        def show_then_act(window: Window, frame: Any, _: int) -> None:
             show(window, frame, 10_000)
             pygame.event.post(next(acting[-1], pygame.event.Event(pygame.QUIT)))
 

@@ -97,10 +97,10 @@ class AgainstEnv(VisionTextEnv):
 
     ## Observation Space
 
-    `Dict(image, text)`: `image` is uint8 `[image_size, image_size, 3]` with the cards, the player's formula in the lower
-    strip (blue, "Me") and the opponent's in the upper one (red, "Them"); `text` is `me: (8/ them: 3*`: the tokens of
-    each formula joined without separators. A formula that has been handed in ends with `=`. With `observe="text"` there
-    is `text` alone, such as `"cards: HT D6 CA S4\nme: (6 them: 10*"`.
+    `Dict(image, text)`: `image` is uint8 `[image_size, image_size, 3]` with the cards, the player's formula in the
+    lower strip (blue, "Me") and the opponent's in the upper one (red, "Them"); `text` is `me: (8/ them: 3*`: the tokens
+    of each formula joined without separators. A formula that has been handed in ends with `=`. With `observe="text"`
+    there is `text` alone, such as `"cards: HT D6 CA S4\nme: (6 them: 10*"`.
 
     ## Rewards
 
