@@ -54,6 +54,14 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
         Figure("rollout/thought_tokens", "Thought length", "Tokens a thought."),
         Figure("rollout/entropy", "Entropy", "Nats a token while sampling; near 0 nothing is explored."),
     ),
+    "Thought audit": (
+        Figure("rollout/audit_correct", "Correct", "The plan wins and the action is its next token.", PERCENT),
+        Figure("rollout/audit_misread_card", "Misread card", "The stated cards are not those on the table.", PERCENT),
+        Figure("rollout/audit_wrong_formula", "Wrong formula", "The plan is none for this hand and formula.", PERCENT),
+        Figure("rollout/audit_wrong_arithmetic", "Wrong arithmetic", "The plan has another value.", PERCENT),
+        Figure("rollout/audit_wrong_action", "Wrong action", "The plan wins, the action is not its next.", PERCENT),
+        Figure("rollout/audit_hopeless", "Hopeless", "Nothing wins any more, whatever is thought.", PERCENT),
+    ),
     "Teacher": (
         Figure("guidance/kl", "KL to the teacher", "Nats; what the guidance pulls down."),
         Figure("guidance/reward", "Guidance reward", "Added to the reward of a step."),

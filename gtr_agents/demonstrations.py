@@ -37,9 +37,10 @@ def demonstrations(
 ) -> Iterator[Demonstration]:
     """Yield demonstrations from an endless stream of expert episodes, shuffled through a buffer.
 
-    The environment must offer ``plan(rng, mistaken)``: the actions from here to the end, a winning way if there is one;
-    when ``mistaken``, a well-formed way that is chosen blindly (it almost always fails). An imperfect demonstrator is
-    realistic, and leaves reinforcement learning something to improve.
+    The environment must offer ``expert_thought()``: what an expert reads, plans, says and does now (see
+    ``gtr_envs.cards.thoughts.Thought``). If it also offers ``plan(rng, mistaken)``, the actions from here to the end,
+    the episode follows that; when ``mistaken``, it is a well-formed way that is chosen blindly and almost always fails.
+    An imperfect demonstrator is realistic, and leaves reinforcement learning something to improve.
 
     Args:
         make_env: makes one environment that takes action strings.
@@ -49,14 +50,17 @@ def demonstrations(
         buffer: demonstrations that are shuffled together.
 
     Yields:
-        Demonstrations; their thought is the whole plan.
+        Demonstrations; their thought is the plan or its words, as the template says.
 
     Raises:
-        ConfigError: if the environment has no expert.
+        ConfigError: if the environment has no expert, or no plan to make mistakes in.
     """
     env = make_env()
-    if not hasattr(env.unwrapped, "plan"):
-        raise ConfigError(f"{env.spec.id if env.spec else env} has no plan(): it cannot demonstrate.")
+    name = env.spec.id if env.spec else env
+    if not hasattr(env.unwrapped, "expert_thought"):
+        raise ConfigError(f"{name} has no expert_thought(): it cannot demonstrate.")
+    if mistake_rate and not hasattr(env.unwrapped, "plan"):
+        raise ConfigError(f"{name} has no plan() to make mistakes in; set mistake_rate to 0.")
     pool: list[Demonstration] = []
     while True:
         pool.extend(_episode(env, template, rng, mistake_rate))
@@ -71,24 +75,36 @@ def _episode(
 ) -> Iterator[Demonstration]:
     """Play one expert episode; yield what the expert would answer at its start and in a few later states.
 
-    The whole plan is made in the first state; later ones mostly copy it. Showing all of them would spend most of the
-    training on copying.
+    A plan is made in the first state; later ones mostly copy it. Showing all of them would spend most of the training
+    on copying.
     """
+    states = list(_expert_states(env, template, rng, mistake_rate))
+    if states:
+        later = rng.choice(np.arange(1, len(states)), size=min(LATER_STATES, len(states) - 1), replace=False)
+        yield from (states[t] for t in sorted({0, *later.tolist()}))
+
+
+def _expert_states(
+    env: gym.Env[Any, Any], template: PromptTemplate, rng: np.random.Generator, mistake_rate: float
+) -> Iterator[Demonstration]:
+    """Play one expert episode to its end; yield every state with the expert's answer to it."""
     expert: Any = env.unwrapped
     observation, info = env.reset(seed=int(rng.integers(2**31)))
-    plan = expert.plan(rng=rng, mistaken=bool(rng.random() < mistake_rate))
-    later = rng.choice(np.arange(1, len(plan)), size=min(LATER_STATES, len(plan) - 1), replace=False)
-    shown = {0, *later.tolist()}
-    for t, action in enumerate(plan):
-        if t in shown:
-            values = {
-                "cards": info.get("numbers"),
-                "formula": observation["text"],
-                "thoughts": "".join(plan),
-                "action": action,
-            }
-            prompt = template.render(observation, info["legal_actions"], expert.instructions)
-            yield Demonstration(prompt, template.write_answer(values))
-        if t >= max(shown):
+    mistaken = bool(rng.random() < mistake_rate)
+    plan = expert.plan(rng=rng, mistaken=mistaken) if hasattr(expert, "plan") else None
+    over = False
+    while not over:
+        thought = expert.expert_thought() if plan is None else expert.expert_thought(plan)
+        if thought.action is None:
             return
-        observation, _, _, _, info = env.step(action)
+        values = {
+            "cards": list(thought.numbers),
+            "formula": thought.formula,
+            "thoughts": (template.thought == "plan" and thought.plan) or thought.words,
+            "action": thought.action,
+        }
+        prompt = template.render(observation, info["legal_actions"], expert.instructions)
+        yield Demonstration(prompt, template.write_answer(values))
+        plan = plan and plan[1:]
+        observation, _, terminated, truncated, info = env.step(thought.action)
+        over = terminated or truncated

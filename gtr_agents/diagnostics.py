@@ -34,6 +34,9 @@ def trajectory_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     _mean(metrics, "readable_rate", [s.response.answer.action is not None for s in steps])
     _mean(metrics, "legal_rate", [s.legal for s in steps])
     _mean(metrics, "cards_accuracy", [read for s in steps if (read := reads_cards(s)) is not None])
+    findings = [s.finding for s in steps if s.finding is not None]
+    for kind in type(findings[0]) if findings else ():
+        _mean(metrics, f"audit_{kind.name.lower()}", [finding is kind for finding in findings])
     _mean(metrics, "thought_tokens", [s.response.thought_mask.sum() for s in steps])
     _mean(metrics, "answer_tokens", [len(s.response.token_ids) for s in steps])
     _mean(metrics, "cut_rate", [s.response.truncated for s in steps])

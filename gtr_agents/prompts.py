@@ -45,6 +45,8 @@ class PromptTemplate:
     """The field that holds the reasoning."""
     action_key: str = "action"
     """The field that holds the action."""
+    thought: Literal["words", "plan"] = "words"
+    """What a demonstration writes as its thought: sentences, or the whole plan if the task has one."""
 
     @property
     def required_keys(self) -> tuple[str, ...]:
@@ -124,6 +126,7 @@ TEMPLATES: dict[str, PromptTemplate] = {
         name="compact",
         user="$observation",
         fields=(_CARDS, AnswerField("thoughts", hint="the whole planned formula"), _ACTION),
+        thought="plan",
     ),
     # The fields of the published prompts for Points24 (arXiv 2512.13043), in our words.
     "paper": PromptTemplate(

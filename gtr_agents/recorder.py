@@ -393,6 +393,7 @@ def _step_record(step: Step, token_texts: Callable[[Sequence[int]], list[str]]) 
         "error": response.answer.error,
         "reward": float(step.reward),
         "legal": bool(step.legal),
+        "finding": step.finding,
         "tokens": token_texts(response.token_ids.tolist()),
         "log_probs": _rounded(response.log_probs),
         "log_probs_t1": _rounded(response.log_probs_t1),

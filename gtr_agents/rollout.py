@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium as gym
@@ -167,6 +168,7 @@ class RolloutCollector:
         finished = []
         for slot, prompt, response in zip(slots, prompts, policy.act(prompts, generator=generator), strict=True):
             assert slot.trajectory is not None
+            finding = _audited(slot.env, response)
             # An unreadable answer is an illegal action with the environment's own penalty, never a random one.
             observation, reward, terminated, truncated, info = slot.env.step(response.answer.action or "")
             slot.trajectory.steps.append(
@@ -178,6 +180,7 @@ class RolloutCollector:
                     truncated=truncated,
                     legal=bool(info.get("legal", True)),
                     format_reward=self.format_reward[0 if response.answer.valid_format else 1],
+                    finding=finding,
                     info=slot.info,
                 )
             )
@@ -191,3 +194,14 @@ class RolloutCollector:
         for (_, trajectory), value in zip(cut, policy.predict_values(final_prompts) if cut else [], strict=True):
             trajectory.bootstrap_value = float(value)
         return finished
+
+
+def _audited(env: gym.Env[Any, Any], response: Response) -> StrEnum | None:
+    """What the environment says about an answer to its present state, if it can judge thoughts."""
+    audit = getattr(env.unwrapped, "audit", None)
+    if audit is None:
+        return None
+    answer = response.answer
+    stated = {name: answer.fields.get(name) for name in ("cards", "formula")}
+    finding: StrEnum = audit(answer.thought, answer.action, **stated)
+    return finding

@@ -7,6 +7,7 @@ replay. Axes: T response tokens, P prompt tokens, H and W pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Annotated, Any
 
 import numpy as np
@@ -103,6 +104,8 @@ class Step:
     """Teacher log-probabilities of the sampled tokens at temperature 1, float32 [T]; None without a teacher."""
     info: dict[str, Any] = field(default_factory=dict)
     """What the environment told *before* this step's action: state facts used by metrics (``numbers``, ...)."""
+    finding: StrEnum | None = None
+    """What the environment's audit says about the thought, e.g. "misread card"; None where there is no audit."""
 
 
 @dataclass(slots=True)

@@ -187,7 +187,7 @@ def _check_info(make: MakeEnv) -> None:
 
 
 def _check_expert(make: MakeEnv) -> None:
-    """The instructions are there, and the expert plays legal actions and wins, in a game of chance now and then."""
+    """The expert plays legal actions, thinks of the one it plays, and wins, in a game of chance now and then."""
     env = make()
     inner = _inner(env)
     _expect(inner.instructions.strip(), "instructions are empty")
@@ -197,6 +197,10 @@ def _check_expert(make: MakeEnv) -> None:
         success = False
         while (action := inner.expert_action()) is not None:
             _expect(action in inner.legal_actions, f"the expert played {action!r} of {inner.legal_actions}")
+            # Written thoughts are an offer; where they are made, they lead to what the expert does.
+            thought = inner.expert_thought() if hasattr(inner, "expert_thought") else None
+            if thought is not None:
+                _expect(thought.action == action and thought.words, f"the expert thought {thought}, played {action!r}")
             _, _, terminated, truncated, info = env.step(inner.action_from_text(action))
             if terminated or truncated:
                 success = info["success"]

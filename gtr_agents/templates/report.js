@@ -164,6 +164,7 @@ function startViewer(episodes) {
       else if (step.expert_action === step.action) cell("Solver", "the same", "good");
       else cell("Solver", `would play ${step.expert_action}`, "");
     }
+    if (step.finding) cell("Thought audit", step.finding, step.finding === "correct" ? "good" : step.finding === "hopeless" ? "warn" : "bad");
     if (isFatal(episode.steps, i)) cell("Effect", "loses the game", "warn");
     return row;
   }

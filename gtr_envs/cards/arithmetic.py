@@ -12,7 +12,7 @@ from gtr_envs.cards import solver
 from gtr_envs.cards.artwork import draw_table
 from gtr_envs.cards.deck import RANKS, Card, card_value, checked_cards, draw_suits
 from gtr_envs.cards.formula import END, FormulaError, evaluate, legal_next
-from gtr_envs.cards.thoughts import Thought, write_thought
+from gtr_envs.cards.thoughts import Finding, Thought, audit, find_plan, write_thought
 from gtr_envs.checks import checked_int, is_int
 from gtr_envs.core import Outcome, ViewOptions, VisionTextEnv
 from gtr_envs.errors import DealError, OptionError, require_known
@@ -115,9 +115,40 @@ class CardArithmeticEnv(VisionTextEnv):
         optimal = self.optimal_actions()
         return optimal[0] if optimal else None
 
-    def expert_thought(self) -> Thought:
-        """Write down what a perfect player thinks in the present state; see :mod:`gtr_envs.cards.thoughts`."""
-        return write_thought(self._numbers, self._formula, self.target, operators=self.operators)
+    def expert_thought(self, way: Sequence[str] | None = None) -> Thought:
+        """Write down what a perfect player thinks in the present state; see :mod:`gtr_envs.cards.thoughts`.
+
+        Args:
+            way: The actions of a player who follows a plan of its own, from here to the end; None looks for the best.
+
+        Returns:
+            The thought.
+        """
+        return write_thought(self._numbers, self._formula, self.target, operators=self.operators, way=way)
+
+    def audit(self, thought: str, action: str | None, *, cards: object = None, formula: object = None) -> Finding:
+        """Say what is wrong with an answer to the present state, or that it is correct.
+
+        Args:
+            thought: The reasoning, in any words.
+            action: The action that was read from the answer; None if none could be read.
+            cards: The values of the cards as the answer states them, in table order; None if it does not.
+            formula: The formula so far as the answer states it; None if it does not.
+
+        Returns:
+            The first finding that applies.
+        """
+        return audit(
+            self._numbers,
+            self._formula,
+            plan=find_plan(thought),
+            action=action,
+            # What is no list cannot be the cards.
+            stated_numbers=cards if cards is None or isinstance(cards, list) else [cards],
+            stated_formula=None if formula is None else str(formula),
+            target=self.target,
+            operators=self.operators,
+        )
 
     def optimal_actions(self) -> tuple[str, ...]:
         """List every token that begins a shortest win.

@@ -23,6 +23,7 @@ from gtr_envs.cards.artwork import (
 )
 from gtr_envs.cards.blackjack_rules import BUST, DEALER_STANDS, HIT, STAND, best_action, hand_value, stand_reward
 from gtr_envs.cards.deck import Card, card_value, checked_cards, draw_ranks, draw_suits
+from gtr_envs.cards.thoughts import Thought, listed
 from gtr_envs.core import Outcome, ViewOptions, VisionTextEnv
 from gtr_envs.errors import OptionError, require_known
 from gtr_envs.rendering import Canvas, Frame
@@ -209,6 +210,19 @@ class VisualBlackjackEnv(VisionTextEnv):
             return None
         visible = card_value(self._dealer[0].rank, faces_count_ten=True)
         return best_action(hand_value(_ranks(self._player)), visible)
+
+    def expert_thought(self) -> Thought:
+        """Write down what a perfect player thinks in the present state; see :mod:`gtr_envs.cards.thoughts`."""
+        action = self.expert_action()
+        own, dealer = hand_value(_ranks(self._player)), hand_value(_ranks(self._visible()))
+        values = [card_value(card.rank, faces_count_ten=True) for card in (*self._player, *self._visible())]
+        kind = "soft " if own.usable_ace else ""
+        seen = (
+            f"My cards count {listed(values[: len(self._player)])}, which makes {kind}{own.total}. "
+            f"The dealer shows {dealer.total}."
+        )
+        reason = f"I expect more from {action}, so I {action}." if action else "The hand is over."
+        return Thought(tuple(values), "", "", f"{seen} {reason}", action)
 
     def _visible(self) -> list[Card]:
         """The dealer's cards that lie face up."""

@@ -17,6 +17,7 @@ from gtr_envs.cards.artwork import (
     empty_table,
     write_strip,
 )
+from gtr_envs.cards.thoughts import Thought
 from gtr_envs.checks import checked_int
 from gtr_envs.core import Outcome, ViewOptions, VisionTextEnv
 from gtr_envs.errors import OptionError, require_known
@@ -186,6 +187,16 @@ class NumberLineEnv(VisionTextEnv):
         if distance == 0 or distance > self.max_actions - self._n_actions:
             return None
         return RIGHT if self._target > self._current else LEFT
+
+    def expert_thought(self) -> Thought:
+        """Write down what a perfect player thinks in the present state; see :mod:`gtr_envs.cards.thoughts`."""
+        action = self.expert_action()
+        seen = f"The current number is {self._current} and the target is {self._target}."
+        if action is None:
+            reason = "The target is reached." if self._distance() == 0 else "The target cannot be reached in time."
+        else:
+            reason = f"The target is {'larger' if action == RIGHT else 'smaller'}, so I play {action}."
+        return Thought((self._current, self._target), "", "", f"{seen} {reason}", action)
 
     def _distance(self) -> int:
         return abs(self._target - self._current)

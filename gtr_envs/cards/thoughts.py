@@ -16,18 +16,18 @@ _RUN = re.compile(r"[0-9(][0-9+\-*/() ]*[0-9)]")
 
 
 class Thought(NamedTuple):
-    """What a perfect player writes in one state."""
+    """What a player writes in one state."""
 
     numbers: tuple[int, ...]
-    """The values of the cards, in table order."""
+    """The numbers read off the picture: in card games the values of the cards, in table order."""
     formula: str
-    """The formula so far, tokens joined."""
+    """The formula so far, tokens joined; empty in games without one."""
     plan: str
-    """The whole formula it will become, tokens joined, with ``=``; empty if no way wins."""
+    """The whole formula it will become, tokens joined, with ``=``; empty if there is no plan."""
     words: str
-    """The thought in sentences: cards, formula so far, plan, next token."""
+    """The thought in sentences: what is read, the plan, the next action."""
     action: str | None
-    """The next token; None if no way wins."""
+    """The next action; None if no way wins."""
 
 
 class Finding(StrEnum):
@@ -54,17 +54,20 @@ def write_thought(
     target: int = 24,
     *,
     operators: Sequence[str] = OPERATORS,
+    way: Sequence[str] | None = None,
 ) -> Thought:
-    """Think as a perfect player does: along the first of the shortest ways to win.
+    """Think as a perfect player does: along the first of the shortest ways to win, or along a given way.
 
     Args:
         numbers: The whole hand in table order, one to five whole numbers >= 0.
         formula_tokens: The formula so far, any grammatical beginning.
         target: The value to reach.
         operators: Which of ``+ - * /`` may be used.
+        way: The tokens to come, ``=`` included, of a player who has made up its mind. It is not checked: a mistaken
+            player believes that its formula has the value of the target. None looks for the best way.
 
     Returns:
-        The thought; its next token is one of ``solver.next_tokens``.
+        The thought; without ``way`` its next token is one of ``solver.next_tokens``.
 
     Raises:
         FormulaError: If the tokens are not the beginning of a formula.
@@ -73,9 +76,9 @@ def write_thought(
     >>> write_thought([3, 3, 8, 8], ["8", "/"]).words
     'The cards are 3, 3, 8 and 8. The formula so far is 8/. 8/(3-8/3) is 24, so I append (.'
     """
-    ways = solver.complete(numbers, formula_tokens, target, limit=1, operators=operators)
+    ways = [way] if way else solver.complete(numbers, formula_tokens, target, limit=1, operators=operators)
     formula = "".join(formula_tokens)
-    seen = f"The cards are {_listed(numbers)}. "
+    seen = f"The cards are {listed(numbers)}. "
     seen += f"The formula so far is {formula}. " if formula else "The formula is empty. "
     if not ways:
         return Thought(tuple(numbers), formula, "", f"{seen}No way leads to {target} from here.", None)
@@ -199,7 +202,14 @@ def _tokens(text: str) -> list[str] | None:
         return None
 
 
-def _listed(numbers: Sequence[int]) -> str:
-    """Numbers as words list them."""
+def listed(numbers: Sequence[int]) -> str:
+    """List numbers as a sentence does.
+
+    Args:
+        numbers: At least one number.
+
+    Returns:
+        The words, e.g. ``"3, 3, 8 and 8"``.
+    """
     *first, last = map(str, numbers)
     return f"{', '.join(first)} and {last}" if first else last

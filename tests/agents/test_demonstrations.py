@@ -13,6 +13,9 @@ from gtr_agents.demonstrations import Demonstration, demonstrations
 from gtr_agents.errors import ConfigError
 from gtr_agents.parsing import parse_answer
 from gtr_agents.prompts import TEMPLATES
+from gtr_envs.cards.formula import tokenize
+from gtr_envs.cards.thoughts import Finding, Thought
+from gtr_envs.registration import ENVS
 
 
 class ExpertEnv(CountingEnv):
@@ -21,6 +24,9 @@ class ExpertEnv(CountingEnv):
     def plan(self, rng: np.random.Generator, *, mistaken: bool = False) -> list[str]:
         del rng
         return ["stop"] if mistaken else ["up", "up", "stop"]
+
+    def expert_thought(self, way: list[str]) -> Thought:
+        return Thought((), "", "", f"I will play {' '.join(way)}.", way[0])
 
 
 def some(
@@ -35,7 +41,7 @@ def action(demonstration: Demonstration) -> str | None:
 
 
 @pytest.mark.parametrize("template", sorted(TEMPLATES))
-@pytest.mark.parametrize("env_id", ["Points24-v0", "EZPoints-v0"])
+@pytest.mark.parametrize("env_id", ENVS)
 def test_answers_of_a_perfect_expert_are_well_formed_and_legal(template: str, env_id: str) -> None:
     for demonstration in some(60, lambda: text_env(env_id), template, buffer=16):
         answer = parse_answer(demonstration.answer, TEMPLATES[template].required_keys)
@@ -88,6 +94,44 @@ def test_neighbours_come_from_different_episodes() -> None:
 def test_an_environment_without_an_expert_is_refused() -> None:
     with pytest.raises(ConfigError, match="cannot demonstrate"):
         some(1, CountingEnv)
+
+
+def test_mistakes_need_a_plan() -> None:
+    with pytest.raises(ConfigError, match=r"no plan.*set mistake_rate to 0"):
+        some(1, lambda: text_env("NumberLine-v0"), mistake_rate=0.5)
+
+
+@pytest.mark.parametrize("template", ["compact", "paper"])
+def test_the_audit_finds_nothing_in_a_perfect_demonstration_and_the_mistake_in_every_other(template: str) -> None:
+    env: Any = text_env(deal="solvable")
+    found = {}
+    for rate in (0.0, 1.0):
+        findings = []
+        for demonstration in some(40, lambda: text_env(deal="solvable"), template, buffer=1, mistake_rate=rate):
+            answer = parse_answer(demonstration.answer, ())
+            if "formula" in answer.fields:  # every state
+                formula = answer.fields["formula"]
+            elif demonstration.prompt.text:  # the states after the first one, whose prompt is the formula
+                formula = demonstration.prompt.text
+            else:
+                formula = ""
+            env.reset(options={"numbers": answer.fields["cards"]})
+            for token in tokenize(formula):
+                env.step(token)
+            findings.append(env.unwrapped.audit(answer.thought, answer.action, cards=answer.fields["cards"]))
+        found[rate] = set(findings)
+    assert found[0.0] == {Finding.CORRECT}
+    assert Finding.WRONG_ARITHMETIC in found[1.0]
+
+
+def test_a_template_chooses_between_the_plan_and_its_words() -> None:
+    plans, words = (
+        [parse_answer(d.answer, ()).thought for d in some(20, lambda: text_env(), template, buffer=1)]
+        for template in ("compact", "paper")
+    )
+    assert all(set(plan) <= set("0123456789+-*/()=") for plan in plans)
+    assert all(text.startswith("The cards are ") for text in words)
+    assert all(plan[:-1] in text for plan, text in zip(plans, words, strict=True))
 
 
 def test_no_held_out_hand_is_demonstrated() -> None:

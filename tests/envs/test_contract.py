@@ -158,12 +158,22 @@ class LosingExpertEnv(Points24Env):
     def expert_action(self) -> str | None:
         return self.legal_actions[-1]
 
+    def expert_thought(self, way: Any = None) -> Any:
+        return super().expert_thought(way)._replace(action=self.expert_action())
+
 
 class HelplessExpertEnv(Points24Env):
     __doc__ = Points24Env.__doc__
 
     def expert_action(self) -> str | None:
         return None
+
+
+class AbsentMindedExpertEnv(Points24Env):
+    __doc__ = Points24Env.__doc__
+
+    def expert_thought(self, way: Any = None) -> Any:
+        return super().expert_thought(way)._replace(action="(")
 
 
 class GuessingEnv(Points24Env):
@@ -218,7 +228,8 @@ BREACHES = [
     (OneStepEnv, "never changed later.*first action that does not end"),
     (ForgetfulCopyEnv, "A copy of an environment"),
     (WrongLegalEnv, "whether an action was legal"),
-    (LosingExpertEnv, "the expert plays legal actions and wins"),
+    (LosingExpertEnv, "The expert plays legal actions.*the expert lost"),
+    (AbsentMindedExpertEnv, "the expert thought"),
     (HelplessExpertEnv, "won none of ten"),
     (GuessingEnv, "names no action"),
     (EternalEnv, "after the end"),
