@@ -31,7 +31,7 @@ INK_COLOR: Color = (240, 242, 245)
 FAINT_COLOR: Color = (150, 158, 166)
 RESULT_COLORS: Mapping[str, Color] = {"win": (25, 120, 70), "draw": (132, 98, 20), "loss": (150, 40, 44)}
 COMMANDS = ("Hint", "New game", "Quit")
-KEYS = "Tab: hint    Esc: quit    No undo: the rules hold"
+KEYS = "Click or type.   Tab: hint   Esc: quit   No undo."
 UNDO_KEY = "\x1a"
 """What Ctrl-Z types."""
 
