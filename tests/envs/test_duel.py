@@ -566,6 +566,7 @@ def test_the_game_for_one_shows_what_is_to_be_observed(observe: str) -> None:
     observation, _ = env.reset(seed=0, options={"cards": ["H3", "D3", "S8", "C8"]})
     assert set(observation) == ({"image", "text"} if observe == "both" else {observe})
     assert observation in env.observation_space
+    assert ("The text shows four" in env.unwrapped.instructions) is (observe == "text")  # type: ignore[attr-defined]
     if observe == "text":
         assert observation["text"] == "cards: H3 D3 S8 C8\nme:  them: "
 

@@ -91,6 +91,8 @@ def test_the_first_move_that_the_solver_would_not_have_played_is_named() -> None
     while not game.over:
         game.play("hit")
     assert game.lesson() == "Move 1: stand was better than hit."
+    astray = played(new_game("NumberLine-v0", {"current": 1, "target": 3}), "+", *"---------")
+    assert astray.lesson() == "Move 2: + was better than -."
 
 
 def test_a_duel_ends_with_a_win_a_draw_or_a_loss() -> None:
@@ -337,7 +339,7 @@ def click(screen: Screen, label: str) -> None:
 def test_keys_play(screen: Screen) -> None:
     press(screen, *"6+6+6+6=")
     assert screen.game.result == "win"
-    press(screen, *"66", "tab")
+    press(screen, *"61", "tab")
     assert (screen.typed, screen.game.n_moves) == ("", 8)
     press(screen, "return")
     assert not screen.game.over
@@ -401,20 +403,35 @@ def test_a_small_picture_is_enlarged_by_a_whole_number() -> None:
 @pytest.mark.parametrize("options", [HAND, {"numbers": [10, 10, 10, 1]}, {"cards": ["HK", "DK", "DQ", "SJ"]}])
 def test_everything_that_is_written_stays_inside_its_part_of_the_panel(options: dict[str, Any]) -> None:
     screen = Screen(new_game(options=options, face_cards="rank" if "cards" in options else "ten", render_size=560))
-    long = [*"((((((((("]
-    for actions in ([], long, ["nonsense"] * 3):
+    for actions in ([], [*"((((((((("], ["nonsense"] * 3):
         played(screen.game, *actions)
         press(screen, "tab")
         assert_margins_are_free(screen)
+    screen.game.message = "Twelve times this sentence is written. " * 12
+    assert_margins_are_free(screen)
     press(screen, "=")
     assert_margins_are_free(screen)
 
 
 def assert_margins_are_free(screen: Screen) -> None:
-    """Check that the words touch neither the edges of the panel nor the buttons below."""
-    panel = screen.frame()[EDGE:-EDGE, screen.height :]
-    for part in (panel[:, :6], panel[:, -6:], panel[220:224]):
+    """Check that the words touch neither the edges of the panel nor what is below them."""
+    panel = screen.frame()[:, screen.height :]
+    for part in (panel[:, :6], panel[:, -6:]):
         assert (part == part[:, :1]).all()
+    if screen.game.over:
+        assert (panel[219:223] == panel[219, 0]).all()
+    else:
+        screen.game.message = ""
+        assert np.array_equal(panel[202:], screen.frame()[202:, screen.height :])
+
+
+def test_a_hint_is_written_in_several_lines_of_readable_letters(screen: Screen) -> None:
+    press(screen, "tab")
+    panel = screen.frame()[:, screen.height :]
+    for line in range(4):
+        rows = panel[50 + 26 * line : 50 + 26 * (line + 1)]
+        ink = (rows != rows[:1, :1]).any(axis=(1, 2))
+        assert ink.sum() >= 12
 
 
 def test_words_are_wrapped_at_blanks_by_their_width() -> None:
