@@ -19,7 +19,7 @@ from gtr_envs.play import Game, play
 from gtr_envs.play import window as window_module
 from gtr_envs.play.game import NO_UNDO
 from gtr_envs.play.typed import complete_typing, split_actions
-from gtr_envs.play.window import COMMANDS, EDGE, PANEL_WIDTH, RESULT_COLORS, UNDO_KEY, Screen, lay_out
+from gtr_envs.play.window import COMMANDS, PANEL_WIDTH, RESULT_COLORS, UNDO_KEY, Screen, lay_out
 from gtr_envs.registration import COMPAT_ENVS, ENVS
 from gtr_envs.rendering import Event, Window, wrap_text
 
