@@ -7,7 +7,7 @@ from typing import TextIO
 from gtr_envs.play.game import NO_UNDO, Game
 from gtr_envs.play.typed import split_actions
 
-HELP = f"""Type an action and press Enter; several at once are played one after the other.
+HELP = f"""Type an action and press Enter; several at once are played up to the first illegal one.
 Other words: hint, new, help, quit. {NO_UNDO}"""
 CARD_NAMES = "Cards are written suit first: HT is the ten of hearts, SQ the queen of spades."
 
@@ -45,10 +45,13 @@ def play_in_terminal(game: Game, stdin: TextIO, stdout: TextIO) -> None:
             game.hint()
             say(game.message)
         else:
-            for action in split_actions(word, game.actions):
-                game.play(action)
+            actions = split_actions(word, game.actions)
+            while actions:
+                game.play(actions.pop(0))
                 say(game.message)
-                if game.over:
+                # Whoever typed on has counted on this action.
+                if actions and (game.over or not game.info.get("legal", True)):
+                    say(f"Not played: {' '.join(actions)}")
                     break
 
 

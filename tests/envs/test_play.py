@@ -195,8 +195,15 @@ def test_a_terminal_game_can_be_won_in_one_line() -> None:
     written = said("2+3*4+10=1 quit", seed=3)
     assert "\ncards: CJ S2 S3 H4\nformula: \nactions: 2  3  4  10  (\n" in written
     assert "formula: 2+3*4+10\nYou won! 8 moves, return +10.\n" in written
+    assert "You played =. Reward +10.\nNot played: 1\n" in written
     assert "over" not in written
     assert written.endswith("> Won 1 of 1 game.\nGoodbye.\n")
+
+
+def test_a_line_is_played_up_to_its_first_illegal_action() -> None:
+    written = said("2+7*4 quit", seed=3)
+    assert "You played +.\n7 is not legal here. Reward -1.\nNot played: * 4\n" in written
+    assert "formula: 2+\n" in written
 
 
 def test_a_terminal_game_tells_instructions_hints_undo_and_illegal_moves() -> None:
