@@ -132,9 +132,8 @@ class Curve(BaseCallback):
             if new:
                 writer.writeheader()
             writer.writerow({key: round(value, 4) for key, value in line.items()})
-        say(
-            f"{self.num_timesteps:>8} steps: target reached {result['success']:.1%}, no wrong move {result['clean']:.1%}"
-        )
+        reached, clean = result["success"], result["clean"]
+        say(f"{self.num_timesteps:>8} steps: target reached {reached:.1%}, no wrong move {clean:.1%}")
 
 
 def train(out: Path, seeds: Sequence[int], steps: int, image_size: int, split: Split) -> None:
@@ -195,9 +194,9 @@ def table(data: Path, figure: Path) -> None:
         cells = [f"{record['seed']}", f"{record['steps']:,}", f"{minutes:.1f}"]
         for play in ("greedy", "sampled"):
             rates = record[play]
-            cells += [
-                f"{rates[n]:.1%} ({rates[f'{n}_low']:.1%} - {rates[f'{n}_high']:.1%})" for n in ("success", "clean")
-            ]
+            for name in ("success", "clean"):
+                low, high = rates[f"{name}_low"], rates[f"{name}_high"]
+                cells.append(f"{rates[name]:.1%} ({low:.1%} - {high:.1%})")
         say(f"| {' | '.join(cells)} |")
     fig, axes = plt.subplots(figsize=(7.2, 3.6), dpi=150, layout="constrained")
     for name, colour, label in (
