@@ -36,6 +36,10 @@ class DealError(GtrEnvsError, RuntimeError):
     """Raised when no hand satisfies what the constructor asked for."""
 
 
+class GameError(GtrEnvsError, ValueError):
+    """Raised when a game file is broken or incomplete, or there is no game to play."""
+
+
 class DependencyError(GtrEnvsError, error.DependencyNotInstalled, ImportError):
     """Raised when a library is missing or a conflicting one is installed in its place."""
 
