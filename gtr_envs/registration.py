@@ -10,6 +10,7 @@ ENVS: dict[str, str] = {
     "NumberLine-v0": "gtr_envs.cards.number_line:NumberLineEnv",
     "VisualBlackjack-v0": "gtr_envs.cards.blackjack:VisualBlackjackEnv",
     "Points24Duel-v0": "gtr_envs.cards.duel.opponents:AgainstEnv",
+    "ALFWorld-v0": "gtr_envs.alfworld.env:ALFWorldEnv",
 }
 """Every environment id with its entry point."""
 

@@ -180,8 +180,10 @@ def _check_info(make: MakeEnv) -> None:
         legal = [token for token, mark in zip(inner.action_tokens, info["action_mask"], strict=True) if mark]
         _expect(legal == info["legal_actions"] and legal, f"mask {legal} and legal actions {info['legal_actions']}")
         action = int(inner.np_random.integers(len(inner.action_tokens)))
+        # Looked up before the step: in some environments every state has other actions.
+        was_legal = inner.action_tokens[action] in legal
         _, _, terminated, truncated, after = env.step(action)
-        _expect(after["legal"] is (inner.action_tokens[action] in legal), f"legal is {after['legal']!r}")
+        _expect(after["legal"] is was_legal, f"legal is {after['legal']!r}")
         _expect(("success" in after) is (terminated or truncated), "success must come at the end and only there")
         info = env.reset()[1] if terminated or truncated else after
 

@@ -153,10 +153,8 @@ class FastEngine:
             cache: Folder for translated games, made if needed; None keeps nothing.
         """
         self._cache = cache
-        with _LOCK:
-            self._library = fast_downward.load_lib()
-        # Without this every engine would leave 34 MB of a deleted but open file behind.
-        self._unload = weakref.finalize(self, _unload, self._library)
+        self._library = _borrow_library()
+        self._give_back = weakref.finalize(self, _IDLE.append, self._library)
         self._state: _State | None = None
         self._words: _Words | None = None
         self._commands: dict[str, _Operator] = {}
@@ -220,9 +218,9 @@ class FastEngine:
             return self._told(words.derive(wording.feedback, wording.mapping))
 
     def close(self) -> None:
-        """Unload the library; closing twice is allowed."""
+        """Give the library back; closing twice is allowed."""
         self._state = self._words = None
-        self._unload()
+        self._give_back()
 
     @property
     def _playing(self) -> _Words:
@@ -246,9 +244,10 @@ class StockEngine:
 
     def __init__(self) -> None:
         """Load a copy of the engine's library."""
-        with _LOCK:
+        library = _borrow_library()
+        with _LOCK, _loading(library):
             self._env = PddlEnv(textworld.EnvInfos(won=True, admissible_commands=True, facts=True))
-        self._unload = weakref.finalize(self, _unload, self._env.downward_lib)
+        self._give_back = weakref.finalize(self, _IDLE.append, library)
         self._loaded = False
 
     @property
@@ -291,9 +290,9 @@ class StockEngine:
             return self._told(self._env.step(command)[0])
 
     def close(self) -> None:
-        """Unload the library; closing twice is allowed."""
+        """Give the library back; closing twice is allowed."""
         self._loaded = False
-        self._unload()
+        self._give_back()
 
     def _require_game(self) -> None:
         if not self._loaded:
@@ -584,6 +583,22 @@ def _forget_propositions() -> None:
         del kept[key]
 
 
-def _unload(library: Any) -> None:
+_IDLE: list[Any] = []
+"""Libraries of engines that were closed. Every copy takes 34 MB of a deleted but open file, and unloading one while another
+works ends in a crash, since the copies share what C++ makes unique; so they are used again."""
+
+
+def _borrow_library() -> Any:
+    """A copy of the engine's library that nobody uses."""
     with _LOCK:
-        fast_downward.close_lib(library)
+        return _IDLE.pop() if _IDLE else fast_downward.load_lib()
+
+
+@contextmanager
+def _loading(library: Any) -> Iterator[None]:
+    """TextWorld's environment loads a library of its own; let it have this one."""
+    loader, fast_downward.load_lib = fast_downward.load_lib, lambda: library
+    try:
+        yield
+    finally:
+        fast_downward.load_lib = loader

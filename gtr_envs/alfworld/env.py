@@ -1,0 +1,364 @@
+"""Decides the household environment: what is observed, what a command pays and when an episode ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+import platformdirs
+
+from gtr_envs.alfworld.commands import find_command
+from gtr_envs.alfworld.expert import next_action, plan
+from gtr_envs.alfworld.games import Game, find_source
+from gtr_envs.alfworld.goals import goal_rate
+from gtr_envs.alfworld.scene import draw_view
+from gtr_envs.alfworld.situation import Room, Situation, look, read_room, read_situation
+from gtr_envs.alfworld.textworld_backend import Engine, EngineState, make_engine
+from gtr_envs.alfworld.wheel import TASK_TYPES, load_scene
+from gtr_envs.cards.thoughts import Thought
+from gtr_envs.checks import checked_int
+from gtr_envs.core import IllegalText, Outcome, ViewOptions, VisionTextEnv
+from gtr_envs.errors import OptionError, require_known
+from gtr_envs.rendering import Frame
+
+N_ACTIONS = 96
+"""More commands than ever are admissible at once; the largest rooms have 56."""
+WIN_REWARD = 50.0
+"""Paid for the command that does the task, as in the papers."""
+PENALTY = -1.0
+"""Paid for text that is no admissible command."""
+MAX_TEXT = 4000
+"""Characters of an observation; the longest text of the engine has about 800."""
+NO_COMMAND = ""
+"""Name of the indices behind the last admissible command."""
+REWARDS = ("increase", "published")
+"""What ``reward`` takes."""
+
+
+class ALFWorldEnv(VisionTextEnv):
+    r"""Household tasks in ALFWorld's own engine, seen in pictures and told in words.
+
+    ## Description
+
+    The agent stands in a kitchen, living room, bedroom or bathroom and is given a task such as "put a clean mug in
+    coffeetable". It goes from place to place, opens, takes, heats, cools, cleans, switches on and puts down. Rules, words
+    and feedback are those of ALFWorld's engine (TextWorld), unchanged. The picture shows what is before the agent.
+
+    Games come from ALFRED's data where they are on disk, and are made from seeds otherwise: *embedded* games have ALFWorld's
+    rooms, affordances, goals and sentences, but things lie where they were drawn to lie. **Scores on embedded games are
+    not comparable with published ones**; `info["source"]` says which they are.
+
+    ## Action Space
+
+    `Discrete(96)`: the index of a command among the admissible ones, which are sorted and different in every state;
+    further indices are illegal. `gtr_envs.wrappers.TextAction` takes the commands themselves. They are matched exactly,
+    apart from case, blanks and a full stop; `put cup 1 in/on shelf 2` is read as today's `move cup 1 to shelf 2`.
+
+    ## Observation Space
+
+    `Dict(image, text)`: `image` is uint8 `[image_size, image_size, 3]` with the places before the agent, what lies there,
+    what it carries, and a map; `text` is the task, the commands so far if `history` is set, and the engine's feedback.
+    With `scene_text=False` the feedback is left out, as in the papers, so that the picture has to be looked at.
+
+    ## Rewards
+
+    | event | `reward="increase"` | `reward="published"` |
+    |---|---|---|
+    | the command that does the task | +50 | +50 |
+    | any command | change of the share of goal conditions that hold | that share itself |
+    | text or index that is no admissible command | -1 | -1 |
+
+    The published reward pays for lingering with a task half done; the default pays nothing for it.
+
+    ## Starting State
+
+    A game drawn from the split and the task types by the seeded generator; `reset` takes `options={"game": key}` with a key
+    of `info["game"]`. The same game again is rewound in a millisecond.
+
+    ## Episode End
+
+    | ending | when |
+    |---|---|
+    | terminated | the task is done |
+    | truncated | after `max_steps` actions, illegal ones included; after `repeat_limit` equal actions in a row |
+
+    ## Information
+
+    | key | value |
+    |---|---|
+    | `game`, `source`, `split`, `scene` | key of the game; `"embedded"` or `"alfred"`; split; number of the floor plan |
+    | `task`, `task_type` | the task in words, fixed within an episode; one of the six types |
+    | `goal_rate` | share of the goal conditions that hold, 0 to 1 |
+    | `expert_steps` | how many commands the expert needs from here; None if it knows no way |
+    | `legal_actions`, `action_mask` | admissible commands, sorted; int8 `[96]`, 1 for legal |
+    | `legal` | whether the last action was a command, `bool`; after `step` |
+    | `success` | when the episode ends: whether the task was done, `bool` |
+
+    All lists and arrays are copies.
+
+    ## Arguments
+
+    | name | default | meaning |
+    |---|---|---|
+    | `render_mode` | None | `"human"` opens a window, `"rgb_array"` returns frames |
+    | `image_size` | 300 | side of the observed picture in pixels, 64 to 1024 |
+    | `render_size` | None | side of rendered frames; None takes the larger of `image_size` and 300 |
+    | `observe` | `"both"` | `"image"`: no text; `"text"`: no picture; the text tells what the picture shows |
+    | `split` | `"train"` | `"valid_seen"`: the same rooms, other games; `"valid_unseen"`: other rooms |
+    | `task_types` | None | names of the task types that are drawn; None for all six |
+    | `data` | None | folder of ALFRED's data, or `"embedded"`; None for `$ALFWORLD_DATA` if it holds games |
+    | `reward` | `"increase"` | or `"published"` |
+    | `max_steps` | 50 | actions until the episode is cut |
+    | `repeat_limit` | 0 | equal actions in a row that cut the episode; 0 for none (the papers: 5) |
+    | `history` | 0 | how many of the last commands are told; -1 for all |
+    | `scene_text` | True | False leaves the engine's feedback out of the text |
+    | `labels` | True | False writes no names into the picture |
+
+    ## Prompt
+
+    `instructions` tells what can be done; the task itself is in the text. `expert_action()` is the next command of an
+    expert that knows where everything is.
+
+    ## Known limits
+
+    Pictures are schematic. Embedded games have no stove burners, coffee machines, toasters and hampers, desk lamps only,
+    and no sentences by people. Two receptacles can share one place, where `go to` does nothing, as in ALFWorld. Only one
+    engine works at a time in a process; use processes for parallel environments.
+
+    ## References
+
+    Shridhar et al., ALFWorld: Aligning Text and Embodied Environments for Interactive Learning, arXiv 2010.03768; rewards
+    and limits of RL4VLM (arXiv 2405.10292) and GTR (arXiv 2503.08525).
+
+    ## Version History
+
+    * v0: first version.
+    """
+
+    option_names = ("game",)
+
+    def __init__(
+        self,
+        render_mode: str | None = None,
+        *,
+        split: str = "train",
+        task_types: Sequence[str] | None = None,
+        data: str | os.PathLike[str] | None = None,
+        reward: str = "increase",
+        max_steps: int = 50,
+        repeat_limit: int = 0,
+        history: int = 0,
+        scene_text: bool = True,
+        labels: bool = True,
+        **view: Unpack[ViewOptions],
+    ) -> None:
+        """Look for games; none is loaded. The arguments are described with the class.
+
+        Args:
+            render_mode: None, ``"human"`` or ``"rgb_array"``.
+            split: ``"train"``, ``"valid_seen"`` or ``"valid_unseen"``.
+            task_types: Names of task types; None for all six.
+            data: A folder, ``"embedded"`` or None.
+            reward: ``"increase"`` or ``"published"``.
+            max_steps: At least 1.
+            repeat_limit: At least 0.
+            history: At least -1.
+            scene_text: False leaves the feedback out.
+            labels: False writes no names into the picture.
+            **view: Size and kind of the observation; see :class:`gtr_envs.core.ViewOptions`.
+
+        Raises:
+            OptionError: If an argument cannot be used.
+            GameError: If a folder was named that holds no games.
+        """
+        require_known("reward", reward, REWARDS)
+        if isinstance(task_types, str):
+            raise OptionError(f"Expected task_types as a list of names, got {task_types!r}.")
+        self.source = find_source(data, split, tuple(task_types or TASK_TYPES))
+        self.pays_increase = reward == "increase"
+        self.max_steps = checked_int("max_steps", max_steps, least=1)
+        self.repeat_limit = checked_int("repeat_limit", repeat_limit, least=0)
+        self.history = checked_int("history", history, least=-1)
+        self.scene_text, self.labels = scene_text, labels
+        super().__init__([NO_COMMAND] * N_ACTIONS, text_length=MAX_TEXT, render_mode=render_mode, **view)
+        self._engine: Engine | None = None
+        self._loaded: str | None = None
+        self._game: Game | None = None
+        self._said: list[str] = []
+        """Everything that was played, legal or not."""
+
+    # --- what is told -----------------------------------------------------------------------------------------------
+
+    @property
+    def instructions(self) -> str:
+        """The task in words, for prompts."""
+        return (
+            f"You are in a room with household things. The {self.medium} shows what is before you. Do the task that you "
+            "are told, with one command each turn: go to a place, open or close it, take a thing from it, move a thing to "
+            "it, heat, cool or clean a thing with it, use a lamp, examine something, or look at your inventory."
+        )
+
+    @property
+    def legal_actions(self) -> list[str]:
+        """Admissible commands, sorted; a new list."""
+        return list(self._state.admissible)
+
+    def action_from_text(self, text: str) -> int | IllegalText:
+        """Find the admissible command that a text means.
+
+        Args:
+            text: A command in either grammar; case, blanks and a full stop do not matter.
+
+        Returns:
+            Its index, or :class:`IllegalText` if there is none.
+        """
+        command = find_command(text, self._state.admissible)
+        return IllegalText(text) if command is None else self._state.admissible.index(command)
+
+    def expert_action(self) -> str | None:
+        """Say what an expert that knows where everything is does next.
+
+        Returns:
+            A command; None if the task is done or the episode is over.
+        """
+        if not self.is_running:
+            return None
+        action = next_action(self._situation, self._playing.task)
+        return None if action is None else self._admissible(action.command(self._room.names))
+
+    def expert_thought(self) -> Thought:
+        """Write down what the expert thinks: what is before it, what is missing, what comes next."""
+        action = self.expert_action()
+        seen = look(self._situation, self._playing.sentence)
+        places = " and ".join(f"the {place.name}{' (closed)' if place.door == 'closed' else ''}" for place in seen.near)
+        held = f"I carry the {seen.held.name}. " if seen.held else "I carry nothing. "
+        where = f"I am at {places}. " if places else "I am in the middle of the room. "
+        steps = [step.command(self._room.names) for step in plan(self._situation, self._playing.task)]
+        way = f"My plan: {', '.join(steps)}. " if len(steps) > 1 else ""
+        following = f"Next: {action}." if action else "Nothing is left to do."
+        words = f"The task is to {self._playing.sentence}. {where}{held}{way}{following}"
+        return Thought((), "", "", words, action)
+
+    def _facts(self) -> dict[str, Any]:
+        game = self._playing
+        steps = plan(self._situation, game.task)
+        return {
+            "game": game.key,
+            "source": game.source,
+            "split": game.split,
+            "scene": game.scene,
+            "task": game.sentence,
+            "task_type": game.task.task_type,
+            "goal_rate": self._rate,
+            "expert_steps": len(steps) if steps or self._rate == 1 else None,
+        }
+
+    def _text(self) -> str:
+        parts = [f"Task: {self._playing.sentence}"]
+        told = self._said if self.history < 0 else self._said[len(self._said) - self.history :]
+        if self.history and told:
+            parts.append(f"Commands so far: {', '.join(told)}")
+        if self.scene_text:
+            parts.append(self._feedback)
+        return _printable("\n".join(parts))
+
+    def _described(self) -> str:
+        seen = look(self._situation, self._playing.sentence)
+        lines = [self._text()]
+        for place in seen.near:
+            things = ", ".join(_told(thing.name, thing.marks) for thing in place.things)
+            lines.append(f"{place.name}{f' ({place.door})' if place.door else ''}: {things or 'nothing'}")
+        lines.append(f"Carrying: {_told(seen.held.name, seen.held.marks) if seen.held else 'nothing'}")
+        return _printable("\n".join(lines))
+
+    def _draw(self, size: int) -> Frame:
+        grid = load_scene(self._playing.scene).grid if self._playing.scene is not None else ()
+        return draw_view(look(self._situation, self._playing.sentence, grid), size, labels=self.labels)
+
+    # --- an episode -------------------------------------------------------------------------------------------------
+
+    def _begin(self, options: Mapping[str, Any]) -> None:
+        key = options["game"] if "game" in options else self.source.draw(self.np_random)
+        if not isinstance(key, str):
+            raise OptionError(f"Expected options['game'] as a key such as those of info['game'], got {key!r}.")
+        if self._game is None or self._game.key != key:
+            self._game = self.source.load(key)
+        self._said = []
+        self._enter(self._running_engine().reset())
+        self._rate = goal_rate(self._situation, self._game.task)
+
+    def _play(self, action: str) -> Outcome:
+        command = find_command(action, self._state.admissible) if action.strip() else None
+        self._said.append(command or action)
+        if command is not None:
+            self._enter(self._running_engine().step(command))
+        before, self._rate = self._rate, goal_rate(self._situation, self._playing.task)
+        won = self._state.won
+        reward = WIN_REWARD * won + (self._rate - before if self.pays_increase else self._rate)
+        reward += PENALTY if command is None else 0.0
+        cut = len(self._said) >= self.max_steps or self._repeats()
+        return Outcome(reward, command is not None, terminated=won, truncated=cut and not won, success=won)
+
+    def _repeats(self) -> bool:
+        """Whether the last actions were all the same, as often as is allowed at most."""
+        last = self._said[-self.repeat_limit :]
+        return self.repeat_limit > 0 and len(last) == self.repeat_limit and len(set(last)) == 1
+
+    def _enter(self, state: EngineState) -> None:
+        """Take over what the engine says."""
+        self._state: EngineState = state
+        self._situation: Situation = read_situation(state.facts, self._room)
+        self._feedback = state.feedback
+        # Indices mean other commands in every state.
+        self.action_tokens = (*state.admissible, *[NO_COMMAND] * (N_ACTIONS - len(state.admissible)))
+
+    def _running_engine(self) -> Engine:
+        """The engine with the present game in it; after a copy it is brought to where the other one was."""
+        if self._engine is None:
+            self._engine = make_engine(cache_folder())
+            self._loaded = None
+        if self._loaded != self._playing.key:
+            self._engine.load(self._playing.data)
+            self._loaded = self._playing.key
+            state = self._engine.reset()
+            self._room: Room = read_room(state.facts, dict(self._engine.names))
+            for said in self._said[: len(self._said) - 1] if self.is_running else ():
+                if (command := find_command(said, state.admissible)) is not None:
+                    state = self._engine.step(command)
+        return self._engine
+
+    def _admissible(self, command: str) -> str | None:
+        """The engine's own spelling of a command."""
+        return find_command(command, self._state.admissible)
+
+    @property
+    def _playing(self) -> Game:
+        assert self._game is not None, "no episode has begun"
+        return self._game
+
+    def close(self) -> None:
+        """Unload the engine, close the window and refuse further use; closing twice is allowed."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+        super().close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the engine behind: it belongs to the process."""
+        return super().__getstate__() | {"_engine": None}
+
+
+def cache_folder() -> Path:
+    """Where translated games are kept: the user's cache folder."""
+    return Path(platformdirs.user_cache_dir("gtr_envs")) / "alfworld"
+
+
+def _told(name: str, marks: Sequence[str]) -> str:
+    return f"{' '.join(marks)} {name}".strip()
+
+
+def _printable(text: str) -> str:
+    """Text as the observation space takes it; what real data hold beyond that is replaced."""
+    return "".join(c if c.isascii() and (c.isprintable() or c == "\n") else "?" for c in text)[:MAX_TEXT]
