@@ -233,8 +233,14 @@ def _draw_court(pen: _Pen, card: Card) -> None:
 @lru_cache(maxsize=32)
 def _table(cards: tuple[Card, ...], size: int, goal: int | None) -> Frame:
     """The table with its cards and an empty strip."""
-    scale = size / REFERENCE_SIZE
     frame = empty_table(size)
+    _lay(frame, cards, size, goal)
+    return frame
+
+
+def _lay(frame: Frame, cards: Sequence[Card], size: int, goal: int | None) -> None:
+    """Draw the cards, and the goal if there is one, where they lie on a table."""
+    scale = size / REFERENCE_SIZE
     width, height = round(CARD_WIDTH * scale), round(CARD_HEIGHT * scale)
     for card, (x, y) in zip(cards, CARD_CENTERS, strict=False):
         left, top = round(x * scale - width / 2), round(y * scale - height / 2)
@@ -243,7 +249,6 @@ def _table(cards: tuple[Card, ...], size: int, goal: int | None) -> Frame:
         sign = _goal_sign(goal, round(150 * scale), round(90 * scale))
         left, top = round(75 * scale), round(162 * scale)
         frame[top : top + sign.shape[0], left : left + sign.shape[1]] = sign
-    return frame
 
 
 def empty_table(size: int) -> Frame:
@@ -290,18 +295,93 @@ def write_strip(frame: Frame, text: str, size: int) -> None:
         text: What to write; no newline.
         size: Side of the picture in pixels.
     """
-    scale = size / REFERENCE_SIZE
-    top, bottom, margin = round(STRIP_TOP * scale), round(STRIP_BOTTOM * scale), round(STRIP_MARGIN * scale)
-    room = size - 2 * margin
-    largest, smallest = bottom - top, max(6, (bottom - top) // 2)
-    for height in range(largest, smallest - 1, -1):
-        letters = [_letter(character, height) for character in text]
-        width = sum(letter.shape[1] for letter in letters)
-        if width <= room:
-            break
-    while width > room:
-        width -= letters.pop(0).shape[1]
-    left, top = margin, top + (largest - height) // 2
-    for letter in letters:
-        frame[top : top + height, left : left + letter.shape[1]] = letter
-        left += letter.shape[1]
+    Strip(frame, size).write(text)
+
+
+class Strip:
+    """The strip of one picture, for a text that mostly grows: what stands there already is not written again."""
+
+    def __init__(self, frame: Frame, size: int) -> None:
+        """Begin with an empty strip.
+
+        Args:
+            frame: The picture, uint8 [size, size, 3], whose strip is empty; it is written to.
+            size: Side of the picture in pixels.
+        """
+        scale = size / REFERENCE_SIZE
+        top, bottom, self._margin = (round(edge * scale) for edge in (STRIP_TOP, STRIP_BOTTOM, STRIP_MARGIN))
+        self._lines = frame[top:bottom]
+        self._room = size - 2 * self._margin
+        self._text = ""
+        self._height = bottom - top
+        self._width = 0
+
+    def write(self, text: str) -> None:
+        """Make the strip show a text.
+
+        Args:
+            text: What to write; no newline.
+        """
+        if text == self._text:
+            return
+        if text.startswith(self._text) and self._width <= self._room:
+            # The text so far did not fit in larger letters, so a longer one does not either.
+            added = [_letter(character, self._height) for character in text[len(self._text) :]]
+            width = self._width + sum(letter.shape[1] for letter in added)
+            if width <= self._room:
+                self._put(added, self._margin + self._width)
+                self._text, self._width = text, width
+                return
+        if self._text:
+            self._lines[:] = STRIP_COLOR
+        self._write_anew(text)
+
+    def _write_anew(self, text: str) -> None:
+        """Choose the size of the letters and write all of them."""
+        largest = len(self._lines)
+        for height in range(largest, max(6, largest // 2) - 1, -1):
+            letters = [_letter(character, height) for character in text]
+            width = sum(letter.shape[1] for letter in letters)
+            if width <= self._room:
+                break
+        self._text, self._height, self._width = text, height, width
+        while width > self._room:
+            width -= letters.pop(0).shape[1]
+        self._put(letters, self._margin)
+
+    def _put(self, letters: Sequence[Frame], left: int) -> None:
+        """Draw letters side by side, in the middle of the strip's height."""
+        top = (len(self._lines) - self._height) // 2
+        lines = self._lines[top : top + self._height]
+        for letter in letters:
+            right = left + letter.shape[1]
+            lines[:, left:right] = letter
+            left = right
+
+
+class KeptTable:
+    """A picture of a table that is kept up to date: only what has changed is drawn again."""
+
+    def __init__(self, frame: Frame, goal: int) -> None:
+        """Take a picture over; nothing is drawn yet.
+
+        Args:
+            frame: The picture, uint8 [size, size, 3], at least 64 px; it is written to.
+            goal: The value to reach; see :func:`draw_table`.
+        """
+        self._frame, self._size, self._goal = frame, len(frame), goal
+        self._cards: tuple[Card, ...] = ()
+        self._strip = Strip(frame, self._size)
+
+    def show(self, cards: tuple[Card, ...], formula_text: str) -> None:
+        """Make the picture the one that :func:`draw_table` would draw.
+
+        Args:
+            cards: Two or four cards in table order.
+            formula_text: The formula so far.
+        """
+        if cards != self._cards:
+            np.copyto(self._frame, _empty_table(self._size))
+            _lay(self._frame, cards, self._size, self._goal if len(cards) == 2 else None)
+            self._cards, self._strip = cards, Strip(self._frame, self._size)
+        self._strip.write(f"Formula: {formula_text}")

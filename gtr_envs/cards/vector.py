@@ -1,0 +1,305 @@
+"""Decides how many games of Points24 are stepped as one batch: one array of pictures, redrawn where it changed.
+
+The games are those of the single environment, so rules, dealing and infos have one home; what is batched is what costs:
+the pictures. They lie in one array that is kept between steps, and every step copies it once to hand it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from gtr_envs.cards.artwork import KeptTable
+from gtr_envs.cards.points24 import Points24Env
+from gtr_envs.checks import checked_int, is_int
+from gtr_envs.errors import InvalidActionError, OptionError, ResetNeededError, require_known
+
+Info = dict[str, Any]
+Flags = NDArray[np.bool_]
+
+
+class Points24VectorEnv(VectorEnv[dict[str, Any], Any, NDArray[Any]]):
+    """Many games of Points24 in one batch, step by step the same as ``SyncVectorEnv`` of single environments.
+
+    It is what ``gymnasium.make_vec("Points24-v0", num_envs=64)`` makes. Observations, rewards, endings and infos are
+    those of :class:`gymnasium.vector.SyncVectorEnv`: ``image`` is uint8 ``[N, H, W, 3]``, ``text`` a tuple of N texts.
+    With ``copy=True`` every batch of pictures that is handed out is a new array; with ``copy=False`` it is always the
+    same one, which the next ``step`` or ``reset`` writes over: faster, for whoever copies the pictures anyway, as to
+    another device. Texts, infos, rewards and endings are new objects in both cases.
+
+    Gymnasium's wrappers of single environments and ``max_episode_steps`` cannot be given here; for these use
+    ``vectorization_mode="sync"``, or ``"async"`` with ``vector_kwargs={"shared_memory": False}``, without which
+    Gymnasium replaces texts by filler.
+
+    Example:
+        >>> import gymnasium, gtr_envs
+        >>> envs = gymnasium.make_vec("Points24-v0", num_envs=2, image_size=96)
+        >>> observation, infos = envs.reset(options={"numbers": [6, 6, 6, 6]})
+        >>> observation["image"].shape, observation["text"]
+        ((2, 96, 96, 3), ('', ''))
+        >>> envs.step([5, 16])[1]
+        array([ 0., -1.])
+    """
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        *,
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+        copy: bool = True,
+        **arguments: Any,
+    ) -> None:
+        """Set up the games; nothing is dealt.
+
+        Args:
+            num_envs: How many games.
+            autoreset_mode: What happens after the end of an episode: ``"NextStep"``, ``"SameStep"`` or ``"Disabled"``.
+            copy: False hands out the kept array of pictures itself.
+            **arguments: Arguments of every game; see :class:`gtr_envs.cards.points24.Points24Env`.
+
+        Raises:
+            OptionError: If an argument cannot be used.
+        """
+        mode = autoreset_mode.value if isinstance(autoreset_mode, AutoresetMode) else autoreset_mode
+        require_known("autoreset_mode", mode, [known.value for known in AutoresetMode])
+        self.num_envs = checked_int("num_envs", num_envs, least=1)
+        self.autoreset_mode = AutoresetMode(mode)
+        self.copy = copy
+        self.envs = [Points24Env(**arguments) for _ in range(self.num_envs)]
+        first = self.envs[0]
+        for env in self.envs:
+            # The bounds of a picture take four times the memory of the picture.
+            env.observation_space = first.observation_space
+        self.metadata = first.metadata | {"autoreset_mode": self.autoreset_mode}
+        self.render_mode = first.render_mode
+        self.single_action_space = first.action_space
+        self.single_observation_space = first.observation_space
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self._ended: Flags = np.zeros(self.num_envs, dtype=np.bool_)
+        self._images: NDArray[np.uint8] | None = None
+        if first.observe != "text":
+            self._images = np.zeros((self.num_envs, first.image_size, first.image_size, 3), dtype=np.uint8)
+            self._tables = [KeptTable(image, first.target) for image in self._images]
+
+    # --- Gymnasium's interface --------------------------------------------------------------------------------------
+
+    def reset(  # type: ignore[override]
+        self, *, seed: int | Sequence[int | None] | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, Any], Info]:
+        """Begin new episodes.
+
+        Args:
+            seed: One seed for each game, or the seed of the first, which the others count on from; None goes on with
+                the present generators.
+            options: As in the single environment; and ``"reset_mask"``, bool [N], True for the games that begin anew.
+
+        Returns:
+            The observations of all games, and the infos of those that began anew.
+
+        Raises:
+            EnvironmentClosedError: If the environment was closed.
+            OptionError: If the seeds or an option cannot be used.
+            ResetNeededError: If a game is left out by the mask that never began.
+        """
+        chosen, rest = self._checked_mask(options)
+        seeds = self._checked_seeds(seed)
+        infos = [env._restart(seeds[i], rest) if chosen[i] else None for i, env in enumerate(self.envs)]
+        self._ended[chosen] = False
+        return self._observe(), self._gather(infos)
+
+    def step(self, actions: Iterable[Any]) -> tuple[dict[str, Any], NDArray[np.float64], Flags, Flags, Info]:
+        """Play one action in every game.
+
+        Args:
+            actions: For each game the index of its action, or :class:`gtr_envs.core.IllegalText`; int [N] or a
+                sequence. The action of a game that begins anew in this step is not looked at.
+
+        Returns:
+            Observations, rewards (float64 [N]), terminated and truncated (bool [N]), infos; for a key ``k`` of the
+            single environment ``infos["_k"]``, bool [N], says which games have told it.
+
+        Raises:
+            EnvironmentClosedError: If the environment was closed.
+            ResetNeededError: If an episode never began; in mode ``"Disabled"`` also if one has ended.
+            InvalidActionError: If an action is not in the action space; no game has been stepped then.
+        """
+        begins = self._beginning()
+        names = self._names_of(actions, begins)
+        rewards, terminated, truncated = [0.0] * self.num_envs, [False] * self.num_envs, [False] * self.num_envs
+        infos: list[Info | None] = []
+        for i, (env, name) in enumerate(zip(self.envs, names, strict=True)):
+            if name is None:
+                infos.append(env._restart(None, None))
+                continue
+            rewards[i], terminated[i], truncated[i], info = env._advance(name)
+            if (terminated[i] or truncated[i]) and self.autoreset_mode is AutoresetMode.SAME_STEP:
+                final = {"final_obs": self._observe_one(i), "final_info": info}
+                info = env._restart(None, None) | final
+            infos.append(info)
+        ends = np.array(terminated), np.array(truncated)
+        self._ended = ends[0] | ends[1]
+        return self._observe(), np.array(rewards), *ends, self._gather(infos)
+
+    def render(self) -> tuple[Any, ...]:
+        """Show every game.
+
+        Returns:
+            What ``render`` of the single environment returns, for each game.
+        """
+        return self.call("render")
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Call a method of every game, or read an attribute.
+
+        Args:
+            name: Name of the method or attribute.
+            *args: Arguments of the method.
+            **kwargs: Named arguments of the method.
+
+        Returns:
+            The results, or the values.
+        """
+        found = [env.get_wrapper_attr(name) for env in self.envs]
+        return tuple(value(*args, **kwargs) if callable(value) else value for value in found)
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """Read an attribute of every game.
+
+        Args:
+            name: Name of the attribute.
+
+        Returns:
+            The values.
+        """
+        return self.call(name)
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Set an attribute of every game.
+
+        Args:
+            name: Name of the attribute.
+            values: A list or tuple with a value for each game, or one value for all.
+
+        Raises:
+            OptionError: If there are more or fewer values than games.
+        """
+        values = values if isinstance(values, list | tuple) else [values] * self.num_envs
+        if len(values) != self.num_envs:
+            raise OptionError(f"Expected a value of {name} for each of {self.num_envs} games, got {len(values)}.")
+        for env, value in zip(self.envs, values, strict=True):
+            env.set_wrapper_attr(name, value)
+
+    def close_extras(self, **_: Any) -> None:
+        """Close every game."""
+        for env in self.envs:
+            env.close()
+
+    @property
+    def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
+        """The generators of the games."""
+        return self.get_attr("np_random")
+
+    @property
+    def np_random_seed(self) -> tuple[int | None, ...]:  # type: ignore[override]
+        """The seeds of the generators of the games."""
+        return self.get_attr("np_random_seed")
+
+    # --- what comes in ----------------------------------------------------------------------------------------------
+
+    def _checked_seeds(self, seed: int | Sequence[int | None] | None) -> Sequence[int | None]:
+        """A seed for each game."""
+        if seed is None:
+            return [None] * self.num_envs
+        if is_int(seed):
+            return [int(seed) + i for i in range(self.num_envs)]
+        if not isinstance(seed, Sequence) or isinstance(seed, str) or len(seed) != self.num_envs:
+            raise OptionError(f"Expected seed as a whole number or {self.num_envs} of them, got {seed!r}.")
+        return seed
+
+    def _checked_mask(self, options: Mapping[str, Any] | None) -> tuple[Flags, dict[str, Any]]:
+        """Which games begin anew, and the options without the mask."""
+        rest = dict(options or {})
+        mask = rest.pop("reset_mask", None)
+        if mask is None:
+            return np.ones(self.num_envs, dtype=np.bool_), rest
+        usable = isinstance(mask, np.ndarray) and mask.dtype == np.bool_ and mask.shape == (self.num_envs,)
+        if not usable or not mask.any():
+            raise OptionError(
+                f"Expected options['reset_mask'] as a NumPy array, bool [{self.num_envs}], with at least one True, "
+                f"got {mask!r}."
+            )
+        return mask, rest
+
+    def _beginning(self) -> Flags:
+        """Which games begin anew in this step."""
+        if self.autoreset_mode is AutoresetMode.NEXT_STEP:
+            return self._ended
+        if self.autoreset_mode is AutoresetMode.DISABLED and self._ended.any():
+            raise ResetNeededError(
+                f"Expected running episodes, but those of the games {np.flatnonzero(self._ended).tolist()} have ended; "
+                "call reset(options={'reset_mask': terminated | truncated})."
+            )
+        return np.zeros(self.num_envs, dtype=np.bool_)
+
+    def _names_of(self, actions: Iterable[Any], begins: Flags) -> list[str | None]:
+        """The names of the actions; None for games that begin anew."""
+        given = actions.tolist() if isinstance(actions, np.ndarray) and actions.dtype.kind == "i" else list(actions)
+        if len(given) != self.num_envs:
+            raise InvalidActionError(f"Expected {self.num_envs} actions, one for each game, got {actions!r}.")
+        return [
+            None if begin else env._name_of(action)
+            for env, action, begin in zip(self.envs, given, begins.tolist(), strict=True)
+        ]
+
+    # --- what goes out ----------------------------------------------------------------------------------------------
+
+    def _observe(self) -> dict[str, Any]:
+        """Bring the pictures up to date and hand out a batch."""
+        batch: dict[str, Any] = {}
+        if self._images is not None:
+            for table, env in zip(self._tables, self.envs, strict=True):
+                table.show(env._cards, env._text())
+            batch["image"] = self._images.copy() if self.copy else self._images
+        if self.envs[0].observe == "both":
+            batch["text"] = tuple(env._text() for env in self.envs)
+        elif self.envs[0].observe == "text":
+            batch["text"] = tuple(env._described() for env in self.envs)
+        return batch
+
+    def _observe_one(self, i: int) -> dict[str, Any]:
+        """The observation of a single game."""
+        return self.envs[i]._observe()
+
+    def _gather(self, infos: Sequence[Info | None]) -> Info:
+        """Batch infos as Gymnasium's own vector environments do; None stands for a game that tells nothing."""
+        batch: Info = {}
+        told = [info for info in infos if info is not None]
+        # What every game tells needs no look at each game and key, which takes most of Gymnasium's time.
+        common = set(told[0]).intersection(*told) if len(told) == self.num_envs else set()
+        common -= {"final_obs", "final_info"}
+        for key in common:
+            batch[key] = _column([info[key] for info in told])
+            batch[f"_{key}"] = np.ones(self.num_envs, dtype=np.bool_)
+        for i, info in enumerate(infos):
+            if info is not None and len(info) > len(common):
+                self._add_info(batch, {key: value for key, value in info.items() if key not in common}, i)
+        return batch
+
+
+def _column(values: list[Any]) -> NDArray[Any]:
+    """One entry of all infos as an array, of the type that Gymnasium gives it, which depends on the first value."""
+    first = values[0]
+    if type(first) in (int, float, bool):
+        return np.array(values, dtype=type(first))
+    if isinstance(first, np.ndarray):
+        return np.array(values, dtype=first.dtype)
+    column = np.empty(len(values), dtype=object)
+    for i, value in enumerate(values):
+        column[i] = value
+    return column
