@@ -248,7 +248,8 @@ class VisionTextEnv(Lifecycle, gymnasium.Env[Observation, Any], ABC):
         outcome = self._play(name)
         info = self._inform()
         info["legal"] = outcome.legal
-        info.update(outcome.facts)
+        if outcome.facts:
+            info.update(outcome.facts)
         if outcome.terminated or outcome.truncated:
             self._end()
             info["success"] = outcome.success

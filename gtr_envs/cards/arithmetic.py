@@ -90,8 +90,10 @@ class CardArithmeticEnv(VisionTextEnv):
         self._formula: list[str] = []
         self._n_blanks = 0
         # Known from what is above; kept because every step asks for it.
+        self._card_names: tuple[str, ...] = ()
         self._rest: tuple[int, ...] = ()
         self._n_open = 0
+        self._legal: tuple[str, ...] = ()
         self._solvable = False
 
     @abstractmethod
@@ -107,8 +109,7 @@ class CardArithmeticEnv(VisionTextEnv):
     @property
     def legal_actions(self) -> list[str]:
         """Tokens that continue the formula by its grammar; ``=`` when the formula is a complete expression."""
-        operand_next = expects_operand(self._formula)
-        return list(_legal_tokens(self.action_tokens, self._rest, operand_next, self._n_open > 0))
+        return list(self._legal)
 
     def expert_action(self) -> str | None:
         """Say what a perfect player does next.
@@ -192,7 +193,7 @@ class CardArithmeticEnv(VisionTextEnv):
     def _facts(self) -> dict[str, Any]:
         return {
             "numbers": list(self._numbers),
-            "cards": [card.name for card in self._cards],
+            "cards": list(self._card_names),
             "formula": list(self._formula),
             "solvable": self._solvable,
         }
@@ -204,8 +205,10 @@ class CardArithmeticEnv(VisionTextEnv):
         self._numbers = tuple(self._value(card.rank) for card in self._cards)
         self._formula = []
         self._n_blanks = 0
+        self._card_names = tuple(card.name for card in self._cards)
         self._rest = tuple(sorted(self._numbers))
         self._n_open = 0
+        self._find_legal()
         self._solvable = self._is_solvable(self._numbers)
 
     def _play(self, action: str) -> Outcome:
@@ -228,6 +231,12 @@ class CardArithmeticEnv(VisionTextEnv):
         if token.isdigit():
             place = self._rest.index(int(token))
             self._rest = self._rest[:place] + self._rest[place + 1 :]
+        self._find_legal()
+
+    def _find_legal(self) -> None:
+        """Keep the legal tokens of the new formula."""
+        operand_next = expects_operand(self._formula)
+        self._legal = _legal_tokens(self.action_tokens, self._rest, operand_next, self._n_open > 0)
 
     def _handed_in(self, *, legal: bool) -> Outcome:
         """Judge the formula as it stands."""
@@ -243,7 +252,7 @@ class CardArithmeticEnv(VisionTextEnv):
         return "".join(self._formula)
 
     def _described(self) -> str:
-        return f"cards: {' '.join(card.name for card in self._cards)}\nformula: {self._text()}"
+        return f"cards: {' '.join(self._card_names)}\nformula: {self._text()}"
 
     def _draw(self, size: int) -> Frame:
         return draw_table(self._cards, self._text(), size, goal=self.target)

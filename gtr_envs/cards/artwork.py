@@ -312,8 +312,8 @@ class Strip:
         top, bottom, self._margin = (round(edge * scale) for edge in (STRIP_TOP, STRIP_BOTTOM, STRIP_MARGIN))
         self._lines = frame[top:bottom]
         self._room = size - 2 * self._margin
+        self._set_height(bottom - top)
         self._text = ""
-        self._height = bottom - top
         self._width = 0
 
     def write(self, text: str) -> None:
@@ -324,10 +324,10 @@ class Strip:
         """
         if text == self._text:
             return
-        if text.startswith(self._text) and self._width <= self._room:
-            # The text so far did not fit in larger letters, so a longer one does not either.
-            added = [_letter(character, self._height) for character in text[len(self._text) :]]
-            width = self._width + sum(letter.shape[1] for letter in added)
+        if text.startswith(self._text):
+            # What stands there did not fit in larger letters, so what is longer does not either.
+            added = self._letters(text[len(self._text) :])
+            width = self._width + sum([letter.shape[1] for letter in added])
             if width <= self._room:
                 self._put(added, self._margin + self._width)
                 self._text, self._width = text, width
@@ -340,22 +340,30 @@ class Strip:
         """Choose the size of the letters and write all of them."""
         largest = len(self._lines)
         for height in range(largest, max(6, largest // 2) - 1, -1):
-            letters = [_letter(character, height) for character in text]
+            self._set_height(height)
+            letters = self._letters(text)
             width = sum(letter.shape[1] for letter in letters)
             if width <= self._room:
                 break
-        self._text, self._height, self._width = text, height, width
+        self._text, self._width = text, width
         while width > self._room:
             width -= letters.pop(0).shape[1]
         self._put(letters, self._margin)
 
+    def _set_height(self, height: int) -> None:
+        """Choose letters, which stand in the middle of the strip's height."""
+        top = (len(self._lines) - height) // 2
+        self._height, self._row = height, self._lines[top : top + height]
+
+    def _letters(self, text: str) -> list[Frame]:
+        """The letters of a text."""
+        return [_letter(character, self._height) for character in text]
+
     def _put(self, letters: Sequence[Frame], left: int) -> None:
-        """Draw letters side by side, in the middle of the strip's height."""
-        top = (len(self._lines) - self._height) // 2
-        lines = self._lines[top : top + self._height]
+        """Draw letters side by side."""
         for letter in letters:
             right = left + letter.shape[1]
-            lines[:, left:right] = letter
+            self._row[:, left:right] = letter
             left = right
 
 
