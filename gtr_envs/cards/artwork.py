@@ -7,6 +7,7 @@ fully inside its quadrant, or two cards in the upper quadrants over a large goal
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from functools import lru_cache
 from math import cos, pi, sin
 
@@ -29,6 +30,8 @@ REFERENCE_SIZE = 300
 CARD_WIDTH, CARD_HEIGHT = 82, 114
 CARD_CENTERS: tuple[Point, ...] = ((75, 77), (225, 77), (75, 211), (225, 211))
 STRIP_TOP, STRIP_BOTTOM, STRIP_MARGIN = 272, 298, 8
+LABEL = "Formula: "
+"""What stands before a formula in the strip."""
 DETAIL_SIZE = 180
 """Pictures below this size show a large rank and one suit symbol instead of pips, which would be a few pixels."""
 
@@ -75,7 +78,7 @@ def draw_table(cards: Sequence[Card], formula_text: str, size: int, goal: int | 
         A new picture, uint8 [size, size, 3]; it shares no memory with any other.
     """
     frame = _table(tuple(cards), size, goal if len(cards) == 2 else None).copy()
-    write_strip(frame, f"Formula: {formula_text}", size)
+    _labelled(size)[1].on(frame).write(LABEL + formula_text)
     return frame
 
 
@@ -232,8 +235,8 @@ def _draw_court(pen: _Pen, card: Card) -> None:
 # A table takes 270 kB at 300 px; a few are kept because every step of an episode shows the same one.
 @lru_cache(maxsize=32)
 def _table(cards: tuple[Card, ...], size: int, goal: int | None) -> Frame:
-    """The table with its cards and an empty strip."""
-    frame = empty_table(size)
+    """The table with its cards and an empty formula."""
+    frame = _labelled(size)[0].copy()
     _lay(frame, cards, size, goal)
     return frame
 
@@ -309,12 +312,27 @@ class Strip:
             size: Side of the picture in pixels.
         """
         scale = size / REFERENCE_SIZE
-        top, bottom, self._margin = (round(edge * scale) for edge in (STRIP_TOP, STRIP_BOTTOM, STRIP_MARGIN))
-        self._lines = frame[top:bottom]
+        self._size = size
+        self._top, self._bottom, self._margin = (round(e * scale) for e in (STRIP_TOP, STRIP_BOTTOM, STRIP_MARGIN))
         self._room = size - 2 * self._margin
-        self._set_height(bottom - top)
+        self._lines = frame[self._top : self._bottom]
+        self._set_height(len(self._lines))
         self._text = ""
         self._width = 0
+
+    def on(self, frame: Frame) -> Strip:
+        """Go on writing on a copy of the picture.
+
+        Args:
+            frame: A picture, uint8 [size, size, 3], whose strip shows what this one shows; it is written to.
+
+        Returns:
+            A strip of its own.
+        """
+        strip = copy(self)
+        strip._lines = frame[self._top : self._bottom]
+        strip._set_height(self._height)
+        return strip
 
     def write(self, text: str) -> None:
         """Make the strip show a text.
@@ -333,7 +351,7 @@ class Strip:
                 self._text, self._width = text, width
                 return
         if self._text:
-            self._lines[:] = STRIP_COLOR
+            self._lines[:] = _empty_table(self._size)[self._top : self._bottom]
         self._write_anew(text)
 
     def _write_anew(self, text: str) -> None:
@@ -367,6 +385,15 @@ class Strip:
             left = right
 
 
+@lru_cache(maxsize=8)
+def _labelled(size: int) -> tuple[Frame, Strip]:
+    """A table without cards whose strip shows the label, and that strip; neither is written to."""
+    frame = empty_table(size)
+    strip = Strip(frame, size)
+    strip.write(LABEL)
+    return frame, strip
+
+
 class KeptTable:
     """A picture of a table that is kept up to date: only what has changed is drawn again."""
 
@@ -389,7 +416,8 @@ class KeptTable:
             formula_text: The formula so far.
         """
         if cards != self._cards:
-            np.copyto(self._frame, _empty_table(self._size))
+            table, strip = _labelled(self._size)
+            np.copyto(self._frame, table)
             _lay(self._frame, cards, self._size, self._goal if len(cards) == 2 else None)
-            self._cards, self._strip = cards, Strip(self._frame, self._size)
-        self._strip.write(f"Formula: {formula_text}")
+            self._cards, self._strip = cards, strip.on(self._frame)
+        self._strip.write(LABEL + formula_text)
