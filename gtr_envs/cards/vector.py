@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from gtr_envs.cards.artwork import KeptTable
 from gtr_envs.cards.points24 import Points24Env
 from gtr_envs.checks import checked_int, is_int
+from gtr_envs.core import Observation
 from gtr_envs.errors import InvalidActionError, OptionError, ResetNeededError, require_known
 
 Info = dict[str, Any]
@@ -82,14 +83,15 @@ class Points24VectorEnv(VectorEnv[dict[str, Any], Any, NDArray[Any]]):
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self._ended: Flags = np.zeros(self.num_envs, dtype=np.bool_)
+        self._begun: Flags = np.zeros(self.num_envs, dtype=np.bool_)
         self._images: NDArray[np.uint8] | None = None
         if first.observe != "text":
             self._images = np.zeros((self.num_envs, first.image_size, first.image_size, 3), dtype=np.uint8)
-            self._tables = [KeptTable(image, first.target) for image in self._images]
+        self._tables = self._kept_tables()
 
     # --- Gymnasium's interface --------------------------------------------------------------------------------------
 
-    def reset(  # type: ignore[override]
+    def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[dict[str, Any], Info]:
         """Begin new episodes.
@@ -111,6 +113,8 @@ class Points24VectorEnv(VectorEnv[dict[str, Any], Any, NDArray[Any]]):
         seeds = self._checked_seeds(seed)
         infos = [env._restart(seeds[i], rest) if chosen[i] else None for i, env in enumerate(self.envs)]
         self._ended[chosen] = False
+        self._begun |= chosen
+        self._require_begun()
         return self._observe(), self._gather(infos)
 
     def step(self, actions: Iterable[Any]) -> tuple[dict[str, Any], NDArray[np.float64], Flags, Flags, Info]:
@@ -129,6 +133,8 @@ class Points24VectorEnv(VectorEnv[dict[str, Any], Any, NDArray[Any]]):
             ResetNeededError: If an episode never began; in mode ``"Disabled"`` also if one has ended.
             InvalidActionError: If an action is not in the action space; no game has been stepped then.
         """
+        self.envs[0]._require_open()
+        self._require_begun()
         begins = self._beginning()
         names = self._names_of(actions, begins)
         rewards, terminated, truncated = [0.0] * self.num_envs, [False] * self.num_envs, [False] * self.num_envs
@@ -200,7 +206,7 @@ class Points24VectorEnv(VectorEnv[dict[str, Any], Any, NDArray[Any]]):
         for env in self.envs:
             env.close()
 
-    @property
+    @property  # type: ignore[misc]  # as in SyncVectorEnv, it cannot be set
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """The generators of the games."""
         return self.get_attr("np_random")
@@ -210,6 +216,15 @@ class Points24VectorEnv(VectorEnv[dict[str, Any], Any, NDArray[Any]]):
         """The seeds of the generators of the games."""
         return self.get_attr("np_random_seed")
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave behind what draws: in a copy it would draw into pictures of its own."""
+        return self.__dict__ | {"_tables": []}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Draw into the copied pictures."""
+        self.__dict__.update(state)
+        self._tables = self._kept_tables()
+
     # --- what comes in ----------------------------------------------------------------------------------------------
 
     def _checked_seeds(self, seed: int | Sequence[int | None] | None) -> Sequence[int | None]:
@@ -218,8 +233,8 @@ class Points24VectorEnv(VectorEnv[dict[str, Any], Any, NDArray[Any]]):
             return [None] * self.num_envs
         if is_int(seed):
             return [int(seed) + i for i in range(self.num_envs)]
-        if not isinstance(seed, Sequence) or isinstance(seed, str) or len(seed) != self.num_envs:
-            raise OptionError(f"Expected seed as a whole number or {self.num_envs} of them, got {seed!r}.")
+        if not isinstance(seed, list | tuple) or len(seed) != self.num_envs:
+            raise OptionError(f"Expected seed as a whole number or a list of {self.num_envs}, got {seed!r}.")
         return seed
 
     def _checked_mask(self, options: Mapping[str, Any] | None) -> tuple[Flags, dict[str, Any]]:
@@ -235,6 +250,13 @@ class Points24VectorEnv(VectorEnv[dict[str, Any], Any, NDArray[Any]]):
                 f"got {mask!r}."
             )
         return mask, rest
+
+    def _require_begun(self) -> None:
+        if not self._begun.all():
+            never = np.flatnonzero(~self._begun).tolist()
+            raise ResetNeededError(
+                f"Expected running episodes, but those of the games {never} never began; call reset() without a mask."
+            )
 
     def _beginning(self) -> Flags:
         """Which games begin anew in this step."""
@@ -276,7 +298,11 @@ class Points24VectorEnv(VectorEnv[dict[str, Any], Any, NDArray[Any]]):
         images = self._images.copy() if self.copy else self._images
         return {"image": images} if observe == "image" else {"image": images, "text": texts}
 
-    def _observe_one(self, i: int) -> dict[str, Any]:
+    def _kept_tables(self) -> list[KeptTable]:
+        """What draws into the pictures; none without pictures."""
+        return [] if self._images is None else [KeptTable(image, self.envs[0].target) for image in self._images]
+
+    def _observe_one(self, i: int) -> Observation:
         """The observation of a single game."""
         return self.envs[i]._observe()
 
@@ -304,7 +330,7 @@ class Points24VectorEnv(VectorEnv[dict[str, Any], Any, NDArray[Any]]):
         """One entry of the infos of some games, as Gymnasium batches it: by the type of the first value."""
         first = values[0]
         if isinstance(first, dict) and key != "final_obs":
-            nested = np.full(self.num_envs, None, dtype=object)
+            nested = np.empty(self.num_envs, dtype=object)
             nested[games] = values
             return self._gather(nested.tolist())
         column: NDArray[Any]
@@ -315,7 +341,7 @@ class Points24VectorEnv(VectorEnv[dict[str, Any], Any, NDArray[Any]]):
             column = np.zeros(self.num_envs, dtype=type(first))
             column[games] = values
         else:
-            column = np.full(self.num_envs, None, dtype=object)
+            column = np.empty(self.num_envs, dtype=object)  # filled with None
             # Not the list itself: NumPy would look for arrays in lists of lists.
             column[games] = np.fromiter(values, dtype=object, count=len(values))
         return column
