@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from gtr_agents.errors import missing_package
+
 if TYPE_CHECKING:
     from gtr_agents.algorithms.base import RolloutSettings
     from gtr_agents.algorithms.ppo import PPO, PPOSettings
@@ -46,9 +48,12 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use."""
+    """Import a public name on first use; a package that is missing is named with the command that installs it."""
     if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+        try:
+            return getattr(import_module(_HOMES[name]), name)
+        except ModuleNotFoundError as error:
+            raise missing_package(error) from error
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

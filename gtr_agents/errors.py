@@ -34,6 +34,31 @@ class TrainingError(GtrError):
     """Training cannot go on, e.g. because the numbers are no longer finite."""
 
 
+class DependencyError(GtrError, ImportError):
+    """A package of the extra ``agents`` is not installed."""
+
+
+def missing_package(error: ModuleNotFoundError) -> DependencyError:
+    """Build the error for a package that is not installed.
+
+    Args:
+        error: What Python said.
+
+    Returns:
+        The error; its message names the package and the command that installs it.
+
+    Raises:
+        ModuleNotFoundError: The same again, if it is a module of our own that is missing: that is a fault, no choice.
+    """
+    package = (error.name or "").partition(".")[0]
+    if not package or package.startswith("gtr_"):
+        raise error
+    return DependencyError(
+        f'Training needs the package {package!r}, which is not installed. Run: pip install "gtr-suite[agents]" '
+        "(the environments of gtr_envs work without it)."
+    )
+
+
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
     """Build the error for a name that is not in its table.
 

@@ -33,14 +33,9 @@ class Protocol(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
 
     The rules of a game and the protocol around it are two things, and published numbers depend on both. This wrapper
     changes no rule. It cuts episodes short (``truncated``), says what counts as a success, and pays for well-formed
-    text; ``info`` tells all of it apart:
-
-    | key of info | value |
-    |---|---|
-    | `early_stop` | what cut the episode, at that step only: `"penalty"` or `"hopeless"` |
-    | `format_reward` | the part of the reward that was paid for the form of the text, if there is one |
-    | `success` | at the end: success by this protocol, `bool` |
-    | `won` | at the end: whether the task was solved, `bool`, where the environment says so |
+    text. ``info`` tells all of it apart: ``early_stop`` is what cut the episode, at that step only; ``format_reward``
+    the part of the reward that was paid for the form of the text; and at the end ``success`` is success by this
+    protocol and ``won`` whether the task was solved, where the environment says so.
 
     With ``early_stop="penalty"`` an episode ends with the first step that pays -1 or less, as in GTR-Turbo. With
     ``"hopeless"`` it also ends, with reward -1, once no continuation wins. GTR asks a corrector model there, and stops

@@ -513,13 +513,13 @@ def test_joined_digits_win_an_unsolvable_hand() -> None:
 
 # --- deals ------------------------------------------------------------------------------------------------------------
 
-N_DEALS = [20_000, pytest.param(200_000, marks=pytest.mark.slow)]
+N_DEALS = 200_000
 
 
-def deals(env: Any, n_deals: int) -> list[dict[str, Any]]:
+def deals(env: Any) -> list[dict[str, Any]]:
     """Infos of many deals."""
     env.reset(seed=0)
-    return [env.reset()[1] for _ in range(n_deals)]
+    return [env.reset()[1] for _ in range(N_DEALS)]
 
 
 def assert_fits(counts: Counter[Any], probabilities: dict[Any, Fraction]) -> None:
@@ -530,9 +530,8 @@ def assert_fits(counts: Counter[Any], probabilities: dict[Any, Fraction]) -> Non
     assert chisquare([counts[k] for k in probabilities], [float(n * p) for p in probabilities.values()]).pvalue > 0.01
 
 
-@pytest.mark.parametrize("n_deals", N_DEALS)
-def test_points24_deals_uniform_and_independent_cards(n_deals: int) -> None:
-    infos = deals(BlindPoints24(), n_deals)
+def test_points24_deals_uniform_and_independent_cards() -> None:
+    infos = deals(BlindPoints24())
     cards = {suit + rank: Fraction(1, 52) for suit in "CDHS" for rank in "A23456789TJQK"}
     for place in range(4):
         assert_fits(Counter(info["Cards"][place] for info in infos), cards)
@@ -553,9 +552,8 @@ EZ_PAIRS = {
 }
 
 
-@pytest.mark.parametrize("n_deals", N_DEALS)
-def test_ezpoints_deals_its_pairs_with_the_published_probabilities(n_deals: int) -> None:
-    infos = deals(BlindEZPoints(), n_deals)
+def test_ezpoints_deals_its_pairs_with_the_published_probabilities() -> None:
+    infos = deals(BlindEZPoints())
     assert_fits(Counter(tuple(sorted(info["Numbers"])) for info in infos), EZ_PAIRS)
     swapped = Counter(info["Numbers"][0] == 2 for info in infos if 2 in info["Numbers"])
     assert_fits(swapped, {True: Fraction(1, 2), False: Fraction(1, 2)})
@@ -564,17 +562,15 @@ def test_ezpoints_deals_its_pairs_with_the_published_probabilities(n_deals: int)
     assert_fits(faces, {0: Fraction(3, 4), 1: Fraction(1, 4)})
 
 
-@pytest.mark.parametrize("n_deals", N_DEALS)
-def test_the_number_line_deals_its_pairs_with_the_published_skew(n_deals: int) -> None:
+def test_the_number_line_deals_its_pairs_with_the_published_skew() -> None:
     twice = {(0, 1), (1, 2), (2, 3), (3, 4), (4, 0), (5, 1)}
     pairs = {(c, t): Fraction(2 if (c, t) in twice else 1, 36) for c in range(6) for t in range(6) if c != t}
-    infos = deals(BlindNumberLine(), n_deals)
+    infos = deals(BlindNumberLine())
     assert_fits(Counter((info["Current"], info["Target"]) for info in infos), pairs)
 
 
-@pytest.mark.parametrize("n_deals", N_DEALS)
-def test_blackjack_deals_from_an_infinite_deck_without_a_pip_ten(n_deals: int) -> None:
-    infos = deals(GymCardsBlackjackEnv(is_pixel=False), n_deals)
+def test_blackjack_deals_from_an_infinite_deck_without_a_pip_ten() -> None:
+    infos = deals(GymCardsBlackjackEnv(is_pixel=False))
     hands = [info["Dealer Card"] + info["Player Card"] for info in infos]
     values = {value: Fraction(4 if value == 10 else 1, 13) for value in range(1, 11)}
     for place in range(4):
