@@ -36,6 +36,8 @@ VECTOR_KWARGS: dict[str, dict[str, Any]] = {
     "async": {"vector_kwargs": {"shared_memory": False}},  # without which texts are replaced by filler
     "vector_entry_point": {},
 }
+WARM_UP = 8
+"""How many times longer a case plays before the first round than in a round."""
 N_COPIES = 40
 """Environments over which the memory of one is measured."""
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
@@ -143,7 +145,7 @@ def measure_speed(n_rounds: int, seconds: float, modes: list[str]) -> list[Data]
     playing = cases(modes)
     for case in playing:
         tell(f"warming up: {case.table}, {case.name}")
-        case.play(5 * seconds)
+        case.play(WARM_UP * seconds)
         rows.append({"table": case.table, "name": case.name, "pictures": case.pictures, "rounds": []})
     for number in range(n_rounds):
         tell(f"round {number + 1} of {n_rounds}")

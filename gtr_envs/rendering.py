@@ -61,7 +61,7 @@ def _font_file() -> bytes:
 
 @lru_cache(maxsize=128)
 def _font(height_px: int) -> pygame.font.Font:
-    """A font out of memory: an open file would be shared by forked workers, each moving the place the others read at."""
+    """A font out of memory: of an open file, forked workers would move the place that the others read at."""
     pygame.font.init()
     # By this factor pygame makes the letters of its own font smaller.
     return pygame.font.Font(BytesIO(_font_file()), max(1, int(height_px * 0.6875)))

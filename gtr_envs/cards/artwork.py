@@ -82,7 +82,7 @@ def draw_table(cards: Sequence[Card], formula_text: str, size: int, goal: int | 
     return frame
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=1024)
 def draw_card(card: Card, width: int, height: int, *, detailed: bool) -> Frame:
     """Draw one card on the colour of the table.
 
