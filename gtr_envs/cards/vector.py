@@ -216,12 +216,8 @@ class Points24VectorEnv(VectorEnv[dict[str, Any], Any, NDArray[Any]]):
         """The seeds of the generators of the games."""
         return self.get_attr("np_random_seed")
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave behind what draws: in a copy it would draw into pictures of its own."""
-        return self.__dict__ | {"_tables": []}
-
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Draw into the copied pictures."""
+        """Draw into the pictures of the copy: what drew before has pictures of its own after copying."""
         self.__dict__.update(state)
         self._tables = self._kept_tables()
 

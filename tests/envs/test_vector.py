@@ -107,16 +107,17 @@ def test_any_number_of_games_plays_alike(mode: AutoresetMode, n: int) -> None:
     assert seen["ends"] > seen["truncations"]
 
 
-def test_full_formulas_are_cut_in_both() -> None:
-    batch, sync = make_pair(2, AutoresetMode.SAME_STEP, max_tokens=8)
+@pytest.mark.parametrize("n_places", [8, 60])
+def test_full_formulas_are_cut_and_long_ones_shrunk_in_both(n_places: int) -> None:
+    batch, sync = make_pair(2, AutoresetMode.SAME_STEP, max_tokens=n_places)
     batch.reset(seed=0)
     sync.reset(seed=0)
     opened = [14, 14]
-    for _ in range(9):
+    for _ in range(n_places + 1):
         ours = batch.step(opened)
         assert_same(ours, sync.step(opened))
     assert ours[3].all()
-    assert ours[4]["final_obs"][0]["text"] == "(" * 8
+    assert ours[4]["final_obs"][0]["text"] == "(" * n_places
     assert ours[0]["text"] == ("", "")
 
 
@@ -143,6 +144,18 @@ def test_options_and_masks_reach_the_games() -> None:
     assert ours[0]["text"] == ("", "(", "")
     assert ours[1]["_cards"].tolist() == [True, False, True]
     assert_same(batch.step([5, 0, 5]), sync.step([5, 0, 5]))
+
+
+def test_a_mask_leaves_other_ended_games_to_the_next_step() -> None:
+    batch, sync = make_pair(3, AutoresetMode.NEXT_STEP)
+    batch.reset(seed=0)
+    sync.reset(seed=0)
+    assert_same(batch.step([16, 16, 14]), sync.step([16, 16, 14]))
+    mask = np.array([True, False, False])
+    assert_same(batch.reset(options={"reset_mask": mask}), sync.reset(options={"reset_mask": mask}))
+    ours = batch.step([14, 14, 14])
+    assert_same(ours, sync.step([14, 14, 14]))
+    assert ours[0]["text"] == ("(", "", "((")
 
 
 def test_a_step_without_a_reset_after_the_end_is_refused_when_resets_are_off() -> None:
