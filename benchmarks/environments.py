@@ -3,14 +3,16 @@
     python benchmarks/environments.py          # some minutes on one core: measures, then writes the tables
     python benchmarks/environments.py table    # writes the tables from the data folder again
 
-Everything is measured in rounds: each round lets every case play for a moment and copies pictures of the same size
-right after it, so that a busy machine slows both. Reported are medians over rounds; the data folder holds every round.
+Everything is measured in rounds, in which every case plays for a moment: block by block, each followed by some copies
+of pictures of the same size, so that a busy machine slows both. A round gives medians over blocks, the page medians
+over rounds; the data folder holds every round.
 What happens once (drawing every card in its size, solving every hand) comes before the first round and is not counted.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -38,13 +40,17 @@ VECTOR_KWARGS: dict[str, dict[str, Any]] = {
 }
 WARM_UP = 8
 """How many times longer a case plays before the first round than in a round."""
+N_STEPS = 100
+"""Steps of a block of a single environment; enough that every block has resets."""
+N_CALLS = 8
+"""Calls of a block of a vector, and copies after every block."""
 N_COPIES = 40
 """Environments over which the memory of one is measured."""
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 Data = dict[str, Any]
-Player = Callable[[float], tuple[int, float]]
-"""Plays for about so many seconds; returns how many steps of one game were played and the seconds they took."""
+Player = Callable[[], tuple[int, float]]
+"""Plays one block; returns how many steps of one game it has and the seconds they took."""
 
 
 class Case(NamedTuple):
@@ -67,17 +73,15 @@ def single(env_id: str, **kwargs: Any) -> Player:
     actions = np.random.default_rng(0).integers(env.action_space.n, size=1 << 16).tolist()  # type: ignore[attr-defined]
     place = 0
 
-    def play(seconds: float) -> tuple[int, float]:
+    def play() -> tuple[int, float]:
         nonlocal place
-        n_steps, begin = 0, time.perf_counter()
-        while time.perf_counter() - begin < seconds:
-            for _ in range(100):
-                place = (place + 1) % len(actions)
-                _, _, terminated, truncated, _ = env.step(actions[place])
-                if terminated or truncated:
-                    env.reset()
-            n_steps += 100
-        return n_steps, time.perf_counter() - begin
+        begin = time.perf_counter()
+        for _ in range(N_STEPS):
+            place = (place + 1) % len(actions)
+            _, _, terminated, truncated, _ = env.step(actions[place])
+            if terminated or truncated:
+                env.reset()
+        return N_STEPS, time.perf_counter() - begin
 
     return play
 
@@ -89,32 +93,28 @@ def batch(mode: str, n: int, size: int, *, legal: bool, **kwargs: Any) -> Player
     mask = infos["action_mask"]
     rng = np.random.default_rng(0)
 
-    def play(seconds: float) -> tuple[int, float]:
+    def play() -> tuple[int, float]:
         nonlocal mask
-        n_steps, spent = 0, 0.0
-        while spent < seconds:
+        spent = 0.0
+        for _ in range(N_CALLS):
             actions = (rng.random(mask.shape) * (mask if legal else 1)).argmax(axis=1)
             begin = time.perf_counter()
             observation, _, _, _, infos = envs.step(actions)
             spent += time.perf_counter() - begin
             mask = infos["action_mask"]
-            n_steps += n
         del observation
-        return n_steps, spent
+        return N_CALLS * n, spent
 
     return play
 
 
-def seconds_of_copy(shape: tuple[int, ...], seconds: float) -> float:
+def seconds_of_copy(pictures: np.ndarray[Any, Any]) -> float:
     """Seconds that handing out a copy of pictures takes, the least that independent observations can cost."""
-    pictures = np.ones(shape, dtype=np.uint8)
-    n_copies, begin = 0, time.perf_counter()
-    while time.perf_counter() - begin < seconds:
-        for _ in range(5):
-            copied = pictures.copy()
-        n_copies += 5
+    begin = time.perf_counter()
+    for _ in range(N_CALLS):
+        copied = pictures.copy()
     del copied
-    return (time.perf_counter() - begin) / n_copies
+    return (time.perf_counter() - begin) / N_CALLS
 
 
 def cases(modes: list[str]) -> list[Case]:
@@ -145,19 +145,32 @@ def measure_speed(n_rounds: int, seconds: float, modes: list[str]) -> list[Data]
     playing = cases(modes)
     for case in playing:
         tell(f"warming up: {case.table}, {case.name}")
-        case.play(WARM_UP * seconds)
+        measure_case(case, WARM_UP * seconds)
         rows.append({"table": case.table, "name": case.name, "pictures": case.pictures, "rounds": []})
+    # The garbage collector need not look at what all cases together have made, as it would not with one case a process.
+    gc.freeze()
     for number in range(n_rounds):
         tell(f"round {number + 1} of {n_rounds}")
         for case, row in zip(playing, rows, strict=True):
-            n_steps, spent = case.play(seconds)
-            each = {"steps_per_second": n_steps / spent}
-            if case.pictures:
-                n_games = case.pictures[0] if len(case.pictures) == 4 else 1
-                each["copy_seconds"] = seconds_of_copy(case.pictures, seconds / 4)
-                each["ratio"] = spent / n_steps * n_games / each["copy_seconds"]
-            row["rounds"].append(each)
+            row["rounds"].append(measure_case(case, seconds))
     return rows
+
+
+def measure_case(case: Case, seconds: float) -> dict[str, float]:
+    """Play and copy in turn for a while; medians over the blocks."""
+    pictures = np.ones(case.pictures, dtype=np.uint8)
+    n_games = case.pictures[0] if len(case.pictures) == 4 else 1
+    steps, copies = [], []
+    begin = time.perf_counter()
+    while not steps or time.perf_counter() - begin < seconds:
+        n_steps, spent = case.play()
+        steps.append(spent / n_steps)
+        copies.append(seconds_of_copy(pictures))
+    measured = {"blocks": len(steps), "steps_per_second": 1 / median(steps)}
+    if case.pictures:
+        ratios = [n_games * step / copy for step, copy in zip(steps, copies, strict=True)]
+        measured |= {"copy_seconds": median(copies), "ratio": median(ratios)}
+    return measured
 
 
 MEMORY_PROBE = """
