@@ -178,7 +178,7 @@ class ClockEnv(VisionTextEnv):
         _draw_bar(canvas, size, short, -0.05, 0.20, 0.034, INK)
         _draw_bar(canvas, size, long, -0.05, 0.32, 0.020, HAND)
         canvas.circle(middle, size * 0.028, INK)
-        canvas.write(f"Time: {self._written}", (size / 2, size * 0.935), size * 0.09, size * 0.9, INK, centered=True)
+        canvas.write(f"Time: {self._written}", (size / 2, size * 0.935), size * 0.12, size * 0.9, INK, centered=True)
         return canvas.frame()
 
 

@@ -1,6 +1,6 @@
 """A stock PPO of Stable-Baselines3 with a CNN learns NumberLine-v0 from pixels.
 
-Needs `pip install "gtr-suite[agents]"`, which brings Stable-Baselines3 and torch. What to expect on one core of a laptop:
+Needs `pip install "gtr-suite[agents]"`, which brings Stable-Baselines3 and torch.
 LATER
 """
 

@@ -1,7 +1,7 @@
 """Minari keeps what the expert plays, in every registered environment; and no id escapes the tests over the registry.
 
-Gymnasium's checker runs in test_contract.py and test_gym_cards.py, PettingZoo's tests in test_duel.py, and the checker of
-Stable-Baselines3 in test_image_only_sb3.py.
+Gymnasium's checker runs in test_contract.py and test_gym_cards.py, PettingZoo's tests in test_duel.py, and the checker
+of Stable-Baselines3 in test_image_only_sb3.py.
 """
 
 from __future__ import annotations
