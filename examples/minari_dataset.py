@@ -51,7 +51,7 @@ def record(env: gym.Env[Any, Any], seed: int, number: int) -> EpisodeBuffer:
 def write(dataset_id: str, env_id: str, n_episodes: int) -> None:
     """Record episodes and write the dataset."""
     # Hands that cannot be won would end without an expert; they are dealt again where the game can.
-    options = {"deal": "solvable"} if env_id == "Points24-v0" else {}
+    options: dict[str, Any] = {"deal": "solvable"} if env_id == "Points24-v0" else {}
     env = gym.make(env_id, image_size=96, **options)
     minari.create_dataset_from_buffers(
         dataset_id,

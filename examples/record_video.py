@@ -43,7 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     # In Points24 there are hands that cannot be won; they make dull videos.
-    options = {"deal": "solvable"} if arguments.env == "Points24-v0" else {}
+    options: dict[str, Any] = {"deal": "solvable"} if arguments.env == "Points24-v0" else {}
     # In render mode "rgb_array" the recorder keeps rendered frames, which may be larger than what the player observes.
     env = gym.make(arguments.env, image_size=96, render_size=300, render_mode="rgb_array", **options)
     recorder = RecordEpisodes(TextAction(env), arguments.folder, video=arguments.video)
