@@ -1,7 +1,8 @@
 """A stock PPO of Stable-Baselines3 with a CNN learns NumberLine-v0 from pixels.
 
-Needs `pip install "gtr-suite[agents]"`, which brings Stable-Baselines3 and torch.
-LATER
+Needs `pip install "gtr-suite[agents]"`, which brings Stable-Baselines3 and torch. What to expect: the default 10 240
+steps take about half a minute on one core, and 72 to 89 % of the test episodes are then played without a wrong move
+(three seeds; 27 % at random). `--steps 20480` gave 98 to 100 %. `benchmarks/sb3_number_line.py` measures with care.
 """
 
 from __future__ import annotations

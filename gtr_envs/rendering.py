@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib import resources
+from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
@@ -51,11 +53,18 @@ Frame = NDArray[np.uint8]
 """uint8 [H, W, 3], RGB."""
 
 
+@lru_cache(maxsize=1)
+def _font_file() -> bytes:
+    """The font that pygame ships, so that no font of the system is needed."""
+    return (resources.files(pygame) / pygame.font.get_default_font()).read_bytes()
+
+
 @lru_cache(maxsize=128)
 def _font(height_px: int) -> pygame.font.Font:
-    """The font that pygame ships, so that no font of the system is needed."""
+    """A font out of memory: of an open file, forked workers would move the place that the others read at."""
     pygame.font.init()
-    return pygame.font.Font(None, height_px)
+    # By this factor pygame makes the letters of its own font smaller.
+    return pygame.font.Font(BytesIO(_font_file()), max(1, int(height_px * 0.6875)))
 
 
 @lru_cache(maxsize=512)

@@ -7,6 +7,7 @@ fully inside its quadrant, or two cards in the upper quadrants over a large goal
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from functools import lru_cache
 from math import cos, pi, sin
 
@@ -29,6 +30,8 @@ REFERENCE_SIZE = 300
 CARD_WIDTH, CARD_HEIGHT = 82, 114
 CARD_CENTERS: tuple[Point, ...] = ((75, 77), (225, 77), (75, 211), (225, 211))
 STRIP_TOP, STRIP_BOTTOM, STRIP_MARGIN = 272, 298, 8
+LABEL = "Formula: "
+"""What stands before a formula in the strip."""
 DETAIL_SIZE = 180
 """Pictures below this size show a large rank and one suit symbol instead of pips, which would be a few pixels."""
 
@@ -75,11 +78,11 @@ def draw_table(cards: Sequence[Card], formula_text: str, size: int, goal: int | 
         A new picture, uint8 [size, size, 3]; it shares no memory with any other.
     """
     frame = _table(tuple(cards), size, goal if len(cards) == 2 else None).copy()
-    write_strip(frame, f"Formula: {formula_text}", size)
+    _labelled(size)[1].on(frame).write(LABEL + formula_text)
     return frame
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=1024)
 def draw_card(card: Card, width: int, height: int, *, detailed: bool) -> Frame:
     """Draw one card on the colour of the table.
 
@@ -232,9 +235,15 @@ def _draw_court(pen: _Pen, card: Card) -> None:
 # A table takes 270 kB at 300 px; a few are kept because every step of an episode shows the same one.
 @lru_cache(maxsize=32)
 def _table(cards: tuple[Card, ...], size: int, goal: int | None) -> Frame:
-    """The table with its cards and an empty strip."""
+    """The table with its cards and an empty formula."""
+    frame = _labelled(size)[0].copy()
+    _lay(frame, cards, size, goal)
+    return frame
+
+
+def _lay(frame: Frame, cards: Sequence[Card], size: int, goal: int | None) -> None:
+    """Draw the cards, and the goal if there is one, where they lie on a table."""
     scale = size / REFERENCE_SIZE
-    frame = empty_table(size)
     width, height = round(CARD_WIDTH * scale), round(CARD_HEIGHT * scale)
     for card, (x, y) in zip(cards, CARD_CENTERS, strict=False):
         left, top = round(x * scale - width / 2), round(y * scale - height / 2)
@@ -243,7 +252,6 @@ def _table(cards: tuple[Card, ...], size: int, goal: int | None) -> Frame:
         sign = _goal_sign(goal, round(150 * scale), round(90 * scale))
         left, top = round(75 * scale), round(162 * scale)
         frame[top : top + sign.shape[0], left : left + sign.shape[1]] = sign
-    return frame
 
 
 def empty_table(size: int) -> Frame:
@@ -290,18 +298,126 @@ def write_strip(frame: Frame, text: str, size: int) -> None:
         text: What to write; no newline.
         size: Side of the picture in pixels.
     """
-    scale = size / REFERENCE_SIZE
-    top, bottom, margin = round(STRIP_TOP * scale), round(STRIP_BOTTOM * scale), round(STRIP_MARGIN * scale)
-    room = size - 2 * margin
-    largest, smallest = bottom - top, max(6, (bottom - top) // 2)
-    for height in range(largest, smallest - 1, -1):
-        letters = [_letter(character, height) for character in text]
-        width = sum(letter.shape[1] for letter in letters)
-        if width <= room:
-            break
-    while width > room:
-        width -= letters.pop(0).shape[1]
-    left, top = margin, top + (largest - height) // 2
-    for letter in letters:
-        frame[top : top + height, left : left + letter.shape[1]] = letter
-        left += letter.shape[1]
+    Strip(frame, size).write(text)
+
+
+class Strip:
+    """The strip of one picture, for a text that mostly grows: what stands there already is not written again."""
+
+    def __init__(self, frame: Frame, size: int) -> None:
+        """Begin with an empty strip.
+
+        Args:
+            frame: The picture, uint8 [size, size, 3], whose strip is empty; it is written to.
+            size: Side of the picture in pixels.
+        """
+        scale = size / REFERENCE_SIZE
+        self._size = size
+        self._top, self._bottom, self._margin = (round(e * scale) for e in (STRIP_TOP, STRIP_BOTTOM, STRIP_MARGIN))
+        self._room = size - 2 * self._margin
+        self._lines = frame[self._top : self._bottom]
+        self._set_height(len(self._lines))
+        self._text = ""
+        self._width = 0
+
+    def on(self, frame: Frame) -> Strip:
+        """Go on writing on a copy of the picture.
+
+        Args:
+            frame: A picture, uint8 [size, size, 3], whose strip shows what this one shows; it is written to.
+
+        Returns:
+            A strip of its own.
+        """
+        strip = copy(self)
+        strip._lines = frame[self._top : self._bottom]
+        strip._set_height(self._height)
+        return strip
+
+    def write(self, text: str) -> None:
+        """Make the strip show a text.
+
+        Args:
+            text: What to write; no newline.
+        """
+        if text == self._text:
+            return
+        if text.startswith(self._text):
+            # What stands there did not fit in larger letters, so what is longer does not either.
+            added = self._letters(text[len(self._text) :])
+            width = self._width + sum([letter.shape[1] for letter in added])
+            if width <= self._room:
+                self._put(added, self._margin + self._width)
+                self._text, self._width = text, width
+                return
+        if self._text:
+            self._lines[:] = _empty_table(self._size)[self._top : self._bottom]
+        self._write_anew(text)
+
+    def _write_anew(self, text: str) -> None:
+        """Choose the size of the letters and write all of them."""
+        largest = len(self._lines)
+        for height in range(largest, max(6, largest // 2) - 1, -1):
+            self._set_height(height)
+            letters = self._letters(text)
+            width = sum(letter.shape[1] for letter in letters)
+            if width <= self._room:
+                break
+        self._text, self._width = text, width
+        while width > self._room:
+            width -= letters.pop(0).shape[1]
+        self._put(letters, self._margin)
+
+    def _set_height(self, height: int) -> None:
+        """Choose letters, which stand in the middle of the strip's height."""
+        top = (len(self._lines) - height) // 2
+        self._height, self._row = height, self._lines[top : top + height]
+
+    def _letters(self, text: str) -> list[Frame]:
+        """The letters of a text."""
+        return [_letter(character, self._height) for character in text]
+
+    def _put(self, letters: Sequence[Frame], left: int) -> None:
+        """Draw letters side by side."""
+        for letter in letters:
+            right = left + letter.shape[1]
+            self._row[:, left:right] = letter
+            left = right
+
+
+@lru_cache(maxsize=8)
+def _labelled(size: int) -> tuple[Frame, Strip]:
+    """A table without cards whose strip shows the label, and that strip; neither is written to."""
+    frame = empty_table(size)
+    strip = Strip(frame, size)
+    strip.write(LABEL)
+    return frame, strip
+
+
+class KeptTable:
+    """A picture of a table that is kept up to date: only what has changed is drawn again."""
+
+    def __init__(self, frame: Frame, goal: int) -> None:
+        """Take a picture over; nothing is drawn yet.
+
+        Args:
+            frame: The picture, uint8 [size, size, 3], at least 64 px; it is written to.
+            goal: The value to reach; see :func:`draw_table`.
+        """
+        self._frame, self._size, self._goal = frame, len(frame), goal
+        self._cards: tuple[Card, ...] = ()
+        self._strip = Strip(frame, self._size)
+
+    def show(self, cards: tuple[Card, ...], formula_text: str) -> None:
+        """Make the picture the one that :func:`draw_table` would draw.
+
+        Args:
+            cards: Two or four cards in table order.
+            formula_text: The formula so far.
+        """
+        if cards != self._cards:
+            table, strip = _labelled(self._size)
+            np.copyto(self._frame, table)
+            _lay(self._frame, cards, self._size, self._goal if len(cards) == 2 else None)
+            self._cards, self._strip = cards, strip.on(self._frame)
+        self._strip.write(LABEL + formula_text)

@@ -317,10 +317,11 @@ class Layout(NamedTuple):
     """Width of each card."""
     height: int
     """Height of each card."""
-    places: list[tuple[int, int]]
+    places: tuple[tuple[int, int], ...]
     """Left and upper edge of each card, from the corner of the space of the hand."""
 
 
+@lru_cache(maxsize=256)
 def lay_cards(n_cards: int, room_width: int, room_height: int, gap: int) -> Layout:
     """Place cards in as many rows as make them largest.
 
@@ -343,7 +344,7 @@ def lay_cards(n_cards: int, room_width: int, room_height: int, gap: int) -> Layo
     n_columns = ceil(n_cards / n_rows)
     height = int(height_in(n_rows))
     width = int(height * CARD_WIDTH / CARD_HEIGHT)
-    places = [((width + gap) * (i % n_columns), (height + gap) * (i // n_columns)) for i in range(n_cards)]
+    places = tuple(((width + gap) * (i % n_columns), (height + gap) * (i // n_columns)) for i in range(n_cards))
     return Layout(width, height, places)
 
 
