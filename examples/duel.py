@@ -83,7 +83,7 @@ def play_alone(seed: int) -> str:
 def main() -> None:
     """Play one game of each kind, and save how the first one ended."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=7, help="picks the hand and all choices (default: 7)")
+    parser.add_argument("--seed", type=int, default=1, help="picks the hand and all choices (default: 1)")
     seed = parser.parse_args().seed
     frame, result = race(strengths=(0.95, 0.3), seed=seed)
     print(f"at the same time: player_0 {'wins' if result == 'win' else result}")
