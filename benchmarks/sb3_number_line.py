@@ -214,22 +214,20 @@ def table(data: Path, figure: Path) -> None:
                 cells.append(f"{rates[name]:.1%} ({low:.1%} - {high:.1%})")
         say(f"| {' | '.join(cells)} |")
     fig, axes = plt.subplots(figsize=(7.2, 3.6), dpi=150, layout="constrained")
-    for name, colour, label in (
-        ("success", "#1f77b4", "target reached"),
-        ("clean", "#d97706", "without a wrong move"),
-    ):
-        for i, record in enumerate(records):
-            with (data / f"seed-{record['seed']}.csv").open(encoding="utf-8") as file:
-                lines = list(csv.DictReader(file))
-            steps = [int(line["steps"]) for line in lines]
-            rates = [float(line[name]) for line in lines]
-            axes.plot(steps, rates, color=colour, alpha=0.8, label=label if i == 0 else None)
-        axes.axhline(UNIFORM[name], color=colour, linestyle=":", linewidth=1)
-    axes.axhline(0.9, color="#6b7280", linewidth=0.8)
-    axes.set(xlabel="environment steps", ylabel="share of 100 validation episodes", ylim=(0, 1.02))
+    # Greedily, both rates are the same in every evaluation: a player without memory that sets out wrongly goes on so.
+    for record, colour in zip(records, ("#1f77b4", "#d97706", "#2a9d8f"), strict=False):
+        with (data / f"seed-{record['seed']}.csv").open(encoding="utf-8") as file:
+            lines = list(csv.DictReader(file))
+        steps = [int(line["steps"]) for line in lines]
+        axes.plot(steps, [float(line["clean"]) for line in lines], color=colour, label=f"seed {record['seed']}")
+    axes.axhline(UNIFORM["clean"], color="#6b7280", linestyle=":", linewidth=1, label="uniformly random")
+    axes.axhline(0.9, color="#6b7280", linewidth=0.8, label="90 %")
+    axes.set(xlabel="environment steps", ylabel="episodes without a wrong move", ylim=(0, 1.02))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:.0f}k")
-    axes.set_title("SB3 PPO on NumberLine-v0 from pixels, three seeds (dotted: uniformly random)", fontsize=10)
+    axes.set_title(
+        "A stock PPO of Stable-Baselines3 on NumberLine-v0, from pixels; greedy, 100 validation episodes", fontsize=10
+    )
     axes.legend(loc="lower right", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.parent.mkdir(parents=True, exist_ok=True)
