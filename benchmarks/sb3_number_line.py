@@ -225,9 +225,7 @@ def table(data: Path, figure: Path) -> None:
     axes.set(xlabel="environment steps", ylabel="episodes without a wrong move", ylim=(0, 1.02))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:.0f}k")
-    axes.set_title(
-        "A stock PPO of Stable-Baselines3 on NumberLine-v0, from pixels; greedy, 100 validation episodes", fontsize=10
-    )
+    axes.set_title("SB3 PPO on NumberLine-v0 from pixels, greedy, 100 validation episodes", fontsize=10)
     axes.legend(loc="lower right", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.parent.mkdir(parents=True, exist_ok=True)
