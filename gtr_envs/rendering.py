@@ -51,24 +51,105 @@ Frame = NDArray[np.uint8]
 """uint8 [H, W, 3], RGB."""
 
 
+class Typeface(NamedTuple):
+    """How letters are made from the font that pygame ships, so that no font of the system is needed."""
+
+    bold: bool = False
+    """True for thicker lines."""
+    italic: bool = False
+    """True for slanted letters."""
+    stretch: float = 1.0
+    """Factor of the width."""
+    segments: bool = False
+    """True for figures of seven segments."""
+
+
+TYPEFACES: dict[str, Typeface] = {
+    "plain": Typeface(),
+    "bold": Typeface(bold=True),
+    "narrow": Typeface(stretch=0.74),
+    "italic": Typeface(italic=True),
+    "segments": Typeface(bold=True, segments=True),
+}
+"""Every kind of letters by its name."""
+_SEGMENTS = ("abcdef", "bc", "abdeg", "abcdg", "bcfg", "acdfg", "acdefg", "abc", "abcdefg", "abcdfg")
+"""The segments that make each figure: a, b ... f clockwise from the top, g in the middle."""
+
+
 @lru_cache(maxsize=128)
-def _font(height_px: int) -> pygame.font.Font:
-    """The font that pygame ships, so that no font of the system is needed."""
+def _font(height_px: int, font: str = "plain") -> pygame.font.Font:
+    """The shipped font with the strokes of a typeface."""
     pygame.font.init()
-    return pygame.font.Font(None, height_px)
+    made = pygame.font.Font(None, height_px)
+    made.bold, made.italic = TYPEFACES[font].bold, TYPEFACES[font].italic
+    return made
+
+
+def _written(text: str, height_px: int, color: Color, font: str) -> pygame.Surface:
+    """A line of text on a transparent ground."""
+    typeface = TYPEFACES[font]
+    if typeface.segments:
+        return _segment_line(text, height_px, color, font)
+    line = _font(height_px, font).render(text, True, color)
+    if typeface.stretch == 1:
+        return line
+    return pygame.transform.smoothscale(line, (round(line.get_width() * typeface.stretch), line.get_height()))
+
+
+def _segment_line(text: str, height_px: int, color: Color, font: str) -> pygame.Surface:
+    """A line of text with segment figures, as high as the others of the same font."""
+    letters = _font(height_px, font)
+    ink = letters.render("8", True, color).get_bounding_rect()
+    parts = [
+        _segment_figure(int(character), ink.height, letters.get_height(), ink.top, color)
+        if character.isdigit()
+        else letters.render(character, True, color)
+        for character in text
+    ]
+    line = pygame.Surface((sum(part.get_width() for part in parts), letters.get_height()), pygame.SRCALPHA)
+    line.fill((*color, 0))
+    left = 0
+    for part in parts:
+        line.blit(part, (left, 0))
+        left += part.get_width()
+    return line
+
+
+def _segment_figure(figure: int, ink_height: int, line_height: int, top: int, color: Color) -> pygame.Surface:
+    """One figure on a transparent ground, drawn enlarged and shrunk."""
+    enlargement = 4
+    height, thick = ink_height * enlargement, max(1.0, 0.17 * ink_height) * enlargement
+    width, gap = 0.6 * height, 0.17 * height
+    middle, half, slit = (height - thick) / 2, (height + thick) / 2, 0.12 * thick
+    bars = {
+        "a": (slit, 0, width - 2 * slit, thick),
+        "b": (width - thick, slit, thick, half - 2 * slit),
+        "c": (width - thick, middle + slit, thick, half - 2 * slit),
+        "d": (slit, height - thick, width - 2 * slit, thick),
+        "e": (0, middle + slit, thick, half - 2 * slit),
+        "f": (0, slit, thick, half - 2 * slit),
+        "g": (thick / 2, middle, width - thick, thick),
+    }
+    surface = pygame.Surface((round(width + gap), line_height * enlargement), pygame.SRCALPHA)
+    surface.fill((*color, 0))
+    for segment in _SEGMENTS[figure]:
+        x, y, long, high = bars[segment]
+        bar = pygame.Rect(*(round(edge) for edge in (x + gap / 2, y + top * enlargement, long, high)))
+        pygame.draw.rect(surface, color, bar, border_radius=round(thick / 4))
+    return pygame.transform.smoothscale(surface, (max(1, round((width + gap) / enlargement)), line_height))
 
 
 @lru_cache(maxsize=512)
-def _glyphs(text: str, color: Color) -> pygame.Surface:
+def _glyphs(text: str, color: Color, font: str) -> pygame.Surface:
     """A text in large letters, cut to its ink."""
-    surface = _font(256).render(text, True, color)
+    surface = _written(text, 256, color, font)
     return surface.subsurface(surface.get_bounding_rect()).copy()
 
 
 class Canvas:
     """A picture that is drawn enlarged and shrunk at the end, which smooths every edge."""
 
-    def __init__(self, width: int, height: int, color: Color, *, enlargement: int = 4) -> None:
+    def __init__(self, width: int, height: int, color: Color, *, enlargement: int = 4, font: str = "plain") -> None:
         """Make a canvas of one colour.
 
         Args:
@@ -76,8 +157,11 @@ class Canvas:
             height: Height of the finished picture in pixels.
             color: Background.
             enlargement: How many times larger the picture is drawn.
+            font: The letters; one of :data:`TYPEFACES`.
         """
-        self._size = (width, height)
+        self.width, self.height = width, height
+        self._color = color
+        self._font = font
         self._scale = enlargement
         self._surface = pygame.Surface((width * enlargement, height * enlargement))
         self._surface.fill(color)
@@ -126,7 +210,7 @@ class Canvas:
             height: Height of the ink in pixels.
             color: Colour of the ink.
         """
-        ink = _glyphs(text, color)
+        ink = _glyphs(text, color, self._font)
         ink_height = height * self._scale
         ink_width = min(width * self._scale, ink.get_width() * ink_height / ink.get_height())
         scaled = pygame.transform.smoothscale(ink, (max(1, round(ink_width)), max(1, round(ink_height))))
@@ -146,7 +230,7 @@ class Canvas:
             color: Colour of the ink.
             centered: True takes ``place`` as the centre.
         """
-        line = _font(round(height * self._scale)).render(text, True, color)
+        line = _written(text, round(height * self._scale), color, self._font)
         factor = min(1.0, width * self._scale / max(1, line.get_width()))
         line = pygame.transform.smoothscale(line, (round(line.get_width() * factor), round(line.get_height() * factor)))
         anchor = (round(place[0] * self._scale), round(place[1] * self._scale))
@@ -158,7 +242,29 @@ class Canvas:
         Returns:
             The picture, uint8 [H, W, 3].
         """
-        return surface_frame(pygame.transform.smoothscale(self._surface, self._size))
+        return surface_frame(pygame.transform.smoothscale(self._surface, (self.width, self.height)))
+
+    def turned_frame(self, scale: float, degrees: float, shift: Point) -> Frame:
+        """Shrink the drawing to its finished size, made smaller and turned inside it; the rest is background.
+
+        Args:
+            scale: The largest size, 1 for the whole picture; smaller if the turned drawing needs more room.
+            degrees: How far it is turned, counterclockwise.
+            shift: Where it lies in the free room to the right and downwards, each from -1 to 1; 0 is the middle.
+
+        Returns:
+            The picture, uint8 [H, W, 3].
+        """
+        # Rotating fills the corners with the colour of the upper left pixel.
+        turned = pygame.transform.rotate(self._surface, degrees)
+        width, height = (length / self._scale for length in turned.get_size())
+        scale = min(scale, self.width / width, self.height / height)
+        small = pygame.transform.smoothscale(turned, (max(1, int(width * scale)), max(1, int(height * scale))))
+        picture = pygame.Surface((self.width, self.height))
+        picture.fill(self._color)
+        room = (self.width - small.get_width(), self.height - small.get_height())
+        picture.blit(small, [round(free * (1 + part) / 2) for free, part in zip(room, shift, strict=True)])
+        return surface_frame(picture)
 
 
 def surface_frame(surface: pygame.Surface) -> Frame:
@@ -173,7 +279,7 @@ def surface_frame(surface: pygame.Surface) -> Frame:
     return np.ascontiguousarray(pygame.surfarray.array3d(surface).transpose(1, 0, 2))
 
 
-def text_frame(text: str, height_px: int, color: Color, background: Color) -> Frame:
+def text_frame(text: str, height_px: int, color: Color, background: Color, font: str = "plain") -> Frame:
     """Draw one line of text.
 
     Args:
@@ -181,11 +287,17 @@ def text_frame(text: str, height_px: int, color: Color, background: Color) -> Fr
         height_px: Height of the line in pixels.
         color: Colour of the ink.
         background: Colour behind it.
+        font: The letters; one of :data:`TYPEFACES`.
 
     Returns:
         The line, uint8 [height_px, W, 3], as wide as the text.
     """
-    written = _font(height_px).render(text, True, color, background)
+    typeface = TYPEFACES[font]
+    if typeface.stretch == 1 and not typeface.segments:
+        # The font blends its edges with a background it knows a little more exactly than a later blit does.
+        written = _font(height_px, font).render(text, True, color, background)
+    else:
+        written = _written(text, height_px, color, font)
     line = pygame.Surface((written.get_width(), height_px))
     line.fill(background)
     line.blit(written, (0, (height_px - written.get_height()) // 2))

@@ -9,24 +9,16 @@ from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
-from gtr_envs.cards.artwork import (
-    CARD_HEIGHT,
-    CARD_WIDTH,
-    DETAIL_SIZE,
-    REFERENCE_SIZE,
-    TABLE_COLOR,
-    TEXT_COLOR,
-    draw_card,
-    draw_card_back,
-    empty_table,
-    write_strip,
-)
+from gtr_envs.cards.artwork import DETAIL_SIZE, PLAIN, empty_table, layout_of, paste, write_strip
 from gtr_envs.cards.blackjack_rules import BUST, DEALER_STANDS, HIT, STAND, best_action, hand_value, stand_reward
 from gtr_envs.cards.deck import Card, card_value, checked_cards, draw_ranks, draw_suits
+from gtr_envs.cards.faces import draw_card, draw_card_back
+from gtr_envs.cards.layouts import CARD_HEIGHT, CARD_WIDTH, REFERENCE_SIZE
 from gtr_envs.cards.thoughts import Thought, listed
 from gtr_envs.core import Outcome, ViewOptions, VisionTextEnv
 from gtr_envs.errors import OptionError, require_known
 from gtr_envs.rendering import Canvas, Frame
+from gtr_envs.styles import N_NUDGES, Look, Nudge, Style
 
 LOSS_REWARD = -1.0
 """Paid for a bust hand."""
@@ -140,7 +132,7 @@ class VisualBlackjackEnv(VisionTextEnv):
     * v0: first version.
     """
 
-    option_names = ("cards",)
+    option_names = (*VisionTextEnv.option_names, "cards")
     expert_always_wins = False
 
     def __init__(
@@ -281,7 +273,7 @@ class VisualBlackjackEnv(VisionTextEnv):
         return f"dealer: {' '.join(dealer + hidden)}\nplayer: {' '.join(player)}\nmoves: {self._text()}"
 
     def _draw(self, size: int) -> Frame:
-        return draw_hands(self._dealer, self._player, self._text(), size, revealed=self._over)
+        return draw_hands(self._dealer, self._player, self._text(), size, revealed=self._over, look=self._look)
 
 
 def _ranks(cards: Sequence[Card]) -> list[int]:
@@ -307,7 +299,7 @@ LABEL_WIDTH, LABEL_HEIGHT, HAND_HEIGHT = 276, 27, 102
 LABEL_TOPS, HAND_TOPS = (4, 137), (31, 164)
 
 
-class Layout(NamedTuple):
+class HandPlaces(NamedTuple):
     """Where the cards of one hand lie; all lengths in pixels."""
 
     width: int
@@ -318,7 +310,7 @@ class Layout(NamedTuple):
     """Left and upper edge of each card, from the corner of the space of the hand."""
 
 
-def lay_cards(n_cards: int, room_width: int, room_height: int, gap: int) -> Layout:
+def lay_cards(n_cards: int, room_width: int, room_height: int, gap: int) -> HandPlaces:
     """Place cards in as many rows as make them largest.
 
     Args:
@@ -341,10 +333,18 @@ def lay_cards(n_cards: int, room_width: int, room_height: int, gap: int) -> Layo
     height = int(height_in(n_rows))
     width = int(height * CARD_WIDTH / CARD_HEIGHT)
     places = [((width + gap) * (i % n_columns), (height + gap) * (i // n_columns)) for i in range(n_cards)]
-    return Layout(width, height, places)
+    return HandPlaces(width, height, places)
 
 
-def draw_hands(dealer: Sequence[Card], player: Sequence[Card], moves_text: str, size: int, *, revealed: bool) -> Frame:
+def draw_hands(
+    dealer: Sequence[Card],
+    player: Sequence[Card],
+    moves_text: str,
+    size: int,
+    *,
+    revealed: bool,
+    look: Look = PLAIN,
+) -> Frame:
     """Draw the table as the player sees it.
 
     Args:
@@ -353,19 +353,26 @@ def draw_hands(dealer: Sequence[Card], player: Sequence[Card], moves_text: str, 
         moves_text: The actions so far.
         size: Side of the square picture in pixels, at least 64.
         revealed: True shows all cards and the sums; False only the back of the dealer's cards after the first.
+        look: The style, and how the cards lie.
 
     Returns:
         A new picture, uint8 [size, size, 3]; it shares no memory with any other.
     """
     scale = size / REFERENCE_SIZE
-    frame = empty_table(size)
-    for name, cards, label_top, hand_top in zip(HANDS, (dealer, player), LABEL_TOPS, HAND_TOPS, strict=True):
+    layout = layout_of(look.style)
+    frame = empty_table(size, look.style)
+    rows = [*zip(LABEL_TOPS, HAND_TOPS, strict=True)]
+    if layout.swapped:
+        rows.reverse()
+    for name, cards, (label_top, hand_top) in zip(HANDS, (dealer, player), rows, strict=True):
         text = name.capitalize() + (_said_sum(cards) if revealed else "")
-        label = _label(text, round(LABEL_WIDTH * scale), round(LABEL_HEIGHT * scale))
-        _paste(frame, label, round(MARGIN * scale), round(label_top * scale))
+        label = _label(text, round(LABEL_WIDTH * scale), round(LABEL_HEIGHT * scale), look.style)
+        paste(frame, label, round(MARGIN * scale), round((label_top + layout.field_top) * scale))
         n_open = len(cards) if revealed or name == "player" else 1
-        _draw_hand(frame, cards, n_open, round(hand_top * scale))
-    write_strip(frame, f"Moves: {moves_text}", size)
+        # The hands take different nudges, while there are enough of them.
+        nudges = [look.nudge(place + N_NUDGES // 2 * (name == "player")) for place in range(len(cards))]
+        _draw_hand(frame, cards, n_open, round((hand_top + layout.field_top) * scale), look.style, nudges)
+    write_strip(frame, f"Moves: {moves_text}", size, look.style)
     return frame
 
 
@@ -374,28 +381,29 @@ def _said_sum(cards: Sequence[Card]) -> str:
     return f": {value.total}" + (" (bust)" if value.score == BUST else "")
 
 
-def _draw_hand(frame: Frame, cards: Sequence[Card], n_open: int, top: int) -> None:
+def _draw_hand(
+    frame: Frame, cards: Sequence[Card], n_open: int, top: int, style: Style, nudges: Sequence[Nudge]
+) -> None:
     """Put a hand on the table; cards after the first ``n_open`` lie face down."""
     scale = len(frame) / REFERENCE_SIZE
     margin, gap = round(MARGIN * scale), max(1, round(GAP * scale))
-    layout = lay_cards(len(cards), len(frame) - 2 * margin, round(HAND_HEIGHT * scale), gap)
-    detailed = layout.height >= CARD_HEIGHT * DETAIL_SIZE / REFERENCE_SIZE
-    for place, (card, (x, y)) in enumerate(zip(cards, layout.places, strict=True)):
+    width, height, places = lay_cards(len(cards), len(frame) - 2 * margin, round(HAND_HEIGHT * scale), gap)
+    detailed = height >= CARD_HEIGHT * DETAIL_SIZE / REFERENCE_SIZE
+    n_columns = len({x for x, _ in places})
+    # A hand at the right edge is still read from its left.
+    left = len(frame) - margin - n_columns * (width + gap) + gap if layout_of(style).from_right else margin
+    for place, (card, nudge, (x, y)) in enumerate(zip(cards, nudges, places, strict=True)):
         picture = (
-            draw_card(card, layout.width, layout.height, detailed=detailed)
+            draw_card(card, width, height, detailed=detailed, style=style, nudge=nudge)
             if place < n_open
-            else draw_card_back(layout.width, layout.height)
+            else draw_card_back(width, height, style=style, nudge=nudge)
         )
-        _paste(frame, picture, margin + x, top + y)
-
-
-def _paste(frame: Frame, picture: Frame, left: int, top: int) -> None:
-    frame[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+        paste(frame, picture, left + x, top + y)
 
 
 @lru_cache(maxsize=256)
-def _label(text: str, width: int, height: int) -> Frame:
+def _label(text: str, width: int, height: int, style: Style) -> Frame:
     """The name of a hand with its sum."""
-    canvas = Canvas(width, height, TABLE_COLOR)
-    canvas.write(text, (0, height / 2), height * 1.2, width, TEXT_COLOR)
+    canvas = Canvas(width, height, style.colors.table, font=style.font)
+    canvas.write(text, (0, height / 2), height * 1.2, width, style.colors.text)
     return canvas.frame()

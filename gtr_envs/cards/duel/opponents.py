@@ -12,6 +12,7 @@ from gtr_envs.cards.formula import END
 from gtr_envs.core import DEFAULT_IMAGE_SIZE, MIN_IMAGE_SIZE, IllegalText, Outcome, VisionTextEnv
 from gtr_envs.errors import OptionError, require_known
 from gtr_envs.rendering import Frame
+from gtr_envs.styles import CLASSIC, Style
 
 
 class Opponent(Protocol):
@@ -83,7 +84,7 @@ class AgainstEnv(VisionTextEnv):
     wait: the opponent plays on to the end within the same step. Rendered frames show the player's side.
     """
 
-    option_names = ("numbers", "cards")
+    option_names = DuelEnv.option_names
 
     def __init__(
         self,
@@ -94,6 +95,7 @@ class AgainstEnv(VisionTextEnv):
         image_size: int = DEFAULT_IMAGE_SIZE,
         render_size: int | None = None,
         observe: str = "both",
+        style: str | Style = CLASSIC,
         **rules: Any,
     ) -> None:
         """Set up the game; nothing is dealt.
@@ -106,6 +108,7 @@ class AgainstEnv(VisionTextEnv):
             image_size: Side of the observed picture in pixels, at least 64.
             render_size: Side of rendered frames in pixels; None takes the larger of ``image_size`` and 300.
             observe: ``"both"``, ``"image"`` or ``"text"``.
+            style: See :class:`gtr_envs.core.ViewOptions`.
             **rules: Further arguments of :class:`DuelEnv`.
 
         Raises:
@@ -122,6 +125,7 @@ class AgainstEnv(VisionTextEnv):
             image_size=image_size,
             render_size=render_size,
             observe=observe,
+            style=style,
             render_mode=render_mode,
         )
 
@@ -180,7 +184,7 @@ class AgainstEnv(VisionTextEnv):
         return self._duel.described(self.agent)
 
     def _draw(self, size: int) -> Frame:
-        return self._duel.picture(self.agent, size)
+        return self._duel.picture(self.agent, size, self._look)
 
     def _facts(self) -> dict[str, Any]:
         return self._duel.info(self.agent)

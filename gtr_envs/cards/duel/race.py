@@ -19,6 +19,7 @@ from gtr_envs.errors import DependencyError, InvalidActionError, OptionError
 from gtr_envs.lifecycle import Lifecycle
 from gtr_envs.rendering import Frame
 from gtr_envs.spaces import vision_text_space
+from gtr_envs.styles import Look
 
 try:
     from pettingzoo import ParallelEnv
@@ -222,6 +223,7 @@ class DuelEnv(Lifecycle, ParallelEnv[str, Observation, Any]):  # type: ignore[mi
         }
         self.n_rounds = 0
         self._cards: tuple[Card, ...] = ()
+        self._look = Look()
         self._np_random: np.random.Generator | None = None
 
     # --- what the players may know ----------------------------------------------------------------------------------
@@ -311,17 +313,19 @@ class DuelEnv(Lifecycle, ParallelEnv[str, Observation, Any]):  # type: ignore[mi
         """
         return f"cards: {' '.join(card.name for card in self._cards)}\n{self.text(agent)}"
 
-    def picture(self, agent: str, size: int) -> Frame:
+    def picture(self, agent: str, size: int, look: Look | None = None) -> Frame:
         """Draw the table from a player's side.
 
         Args:
             agent: Name of the player.
             size: Side of the picture in pixels, at least 64.
+            look: What it looks like; None for the look of this game.
 
         Returns:
             A new picture, uint8 [size, size, 3].
         """
-        return draw_view(self._cards, self.seats[agent].written, self.seats[_other(agent)].written, size)
+        mine, theirs = self.seats[agent].written, self.seats[_other(agent)].written
+        return draw_view(self._cards, mine, theirs, size, look or self._look)
 
     def observation_space(self, agent: str) -> spaces.Dict:
         """Return the space of a player's observations.
@@ -372,8 +376,8 @@ class DuelEnv(Lifecycle, ParallelEnv[str, Observation, Any]):  # type: ignore[mi
         if seed is not None or self._np_random is None:
             self._np_random, _ = seeding.np_random(seed)
         first, second = self.seats.values()
-        first.begin(self._np_random, chosen)
-        second.begin(self._np_random, {"cards": first.cards})
+        self._look = first.begin(self._np_random, chosen)
+        second.begin(self._np_random, {"cards": first.cards, "style": self._look.style})
         self._cards = tuple(parse_card(name) for name in first.cards)
         self.agents = list(AGENTS)
         self.n_rounds = 0
@@ -450,7 +454,7 @@ class DuelEnv(Lifecycle, ParallelEnv[str, Observation, Any]):  # type: ignore[mi
             caption = f"{winner} wins" if winner else "Draw"
         else:
             caption = f"Target {self.target}     Round {self.n_rounds + 1} of {self.max_rounds}"
-        return draw_match(self._cards, sides, caption, self.render_size, over=over)
+        return draw_match(self._cards, sides, caption, self.render_size, over=over, look=self._look)
 
 
 def raw_env(**kwargs: Any) -> Any:
