@@ -74,6 +74,8 @@ TYPEFACES: dict[str, Typeface] = {
 """Every kind of letters by its name."""
 _SEGMENTS = ("abcdef", "bc", "abdeg", "abcdg", "bcfg", "acdfg", "acdefg", "abc", "abcdefg", "abcdfg")
 """The segments that make each figure: a, b ... f clockwise from the top, g in the middle."""
+_LEAST_VARIED_HEIGHT = 14
+"""Lines of text below this height in pixels are plain: there are too few pixels for another shape of the letters."""
 
 
 @lru_cache(maxsize=128)
@@ -83,6 +85,11 @@ def _font(height_px: int, font: str = "plain") -> pygame.font.Font:
     made = pygame.font.Font(None, height_px)
     made.bold, made.italic = TYPEFACES[font].bold, TYPEFACES[font].italic
     return made
+
+
+def _legible(font: str, height_px: float) -> str:
+    """The typeface for a line of this height in the finished picture."""
+    return font if height_px >= _LEAST_VARIED_HEIGHT else "plain"
 
 
 def _written(text: str, height_px: int, color: Color, font: str) -> pygame.Surface:
@@ -118,8 +125,10 @@ def _segment_line(text: str, height_px: int, color: Color, font: str) -> pygame.
 def _segment_figure(figure: int, ink_height: int, line_height: int, top: int, color: Color) -> pygame.Surface:
     """One figure on a transparent ground, drawn enlarged and shrunk."""
     enlargement = 4
-    height, thick = ink_height * enlargement, max(1.0, 0.17 * ink_height) * enlargement
-    width, gap = 0.6 * height, 0.17 * height
+    height, thick = ink_height * enlargement, 0.2 * ink_height * enlargement
+    gap = 0.2 * height
+    # The two bars of a 1 are not set off to the right, as a display would: a gap could be taken for a blank.
+    width = thick if figure == 1 else 0.66 * height
     middle, half, slit = (height - thick) / 2, (height + thick) / 2, 0.12 * thick
     bars = {
         "a": (slit, 0, width - 2 * slit, thick),
@@ -230,7 +239,7 @@ class Canvas:
             color: Colour of the ink.
             centered: True takes ``place`` as the centre.
         """
-        line = _written(text, round(height * self._scale), color, self._font)
+        line = _written(text, round(height * self._scale), color, _legible(self._font, height))
         factor = min(1.0, width * self._scale / max(1, line.get_width()))
         line = pygame.transform.smoothscale(line, (round(line.get_width() * factor), round(line.get_height() * factor)))
         anchor = (round(place[0] * self._scale), round(place[1] * self._scale))
@@ -292,6 +301,7 @@ def text_frame(text: str, height_px: int, color: Color, background: Color, font:
     Returns:
         The line, uint8 [height_px, W, 3], as wide as the text.
     """
+    font = _legible(font, height_px)
     typeface = TYPEFACES[font]
     if typeface.stretch == 1 and not typeface.segments:
         # The font blends its edges with a background it knows a little more exactly than a later blit does.

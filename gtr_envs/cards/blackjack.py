@@ -47,7 +47,7 @@ class VisualBlackjackEnv(VisionTextEnv):
 
     ## Observation Space
 
-    `Dict(image, text)`: `image` is uint8 `[image_size, image_size, 3]` with the dealer's cards above the player's and
+    `Dict(image, text)`: `image` is uint8 `[image_size, image_size, 3]` with the cards of dealer and player and
     the actions so far; `text` is the actions so far, joined by blanks, empty at first. While the hand is played, the
     dealer's second card lies face down and no sum is shown; at the end all cards and both sums are. Many cards are
     drawn smaller and in several rows, so that none is cut off. With `observe="text"` there is `text` alone, such as
@@ -73,6 +73,8 @@ class VisualBlackjackEnv(VisionTextEnv):
     4/13. `reset` takes `options={"cards": {"dealer": ["HQ", "D4"], "player": ["CA", "CA"]}}`, the visible card first;
     one of the hands may be left out and is then dealt. Later cards are drawn from the generator.
 
+    `options={"style": "night"}`, alone or with the others, fixes the look of the episode and nothing else.
+
     ## Episode End
 
     | ending | when |
@@ -89,6 +91,7 @@ class VisualBlackjackEnv(VisionTextEnv):
     | `player_cards`, `dealer_cards` | names of the visible cards, `list[str]` such as `"HT"` |
     | `player_sum`, `dealer_sum` | sums of the visible cards, `int` |
     | `usable_ace` | whether an ace of the player counts 11, `bool` |
+    | `style` | name of the look of this episode, `str` |
     | `legal_actions`, `action_mask` | legal names, `list[str]`; int8 `[2]`, 1 for legal |
     | `legal` | whether the last action was legal, `bool`; after `step` |
     | `success` | when the episode ends: whether the hand was won, `bool`; a draw is no success |
@@ -103,6 +106,7 @@ class VisualBlackjackEnv(VisionTextEnv):
     | `image_size` | 300 | side of the observed picture in pixels, 64 to 1024; small cards show a large rank |
     | `render_size` | None | side of rendered frames; None takes the larger of `image_size` and 300 |
     | `observe` | `"both"` | `"image"`: no text; `"text"`: no picture, and all it would show in words |
+    | `style` | `"classic"` | how it looks: a style, or `"train"` or `"test"` for one of a split in every episode |
     | `natural` | False | True: a natural that wins pays 1.5 |
     | `sab` | False | True: the rules of Sutton and Barto's book; `natural` is ignored then |
     | `illegal` | `"continue"` | or `"terminate"`: an illegal action ends the episode |
@@ -180,7 +184,7 @@ class VisualBlackjackEnv(VisionTextEnv):
     def instructions(self) -> str:
         """The task in words, for prompts."""
         return (
-            f"You are playing Blackjack. The {self.medium} shows the dealer's cards above yours; one card of the "
+            f"You are playing Blackjack. The {self.medium} shows the dealer's cards and yours; one card of the "
             "dealer lies face down. Number cards count their number, J, Q and K count 10, an ace counts 11 or, if that "
             "would bring the sum above 21, 1. You win if your sum is nearer to 21 than the dealer's without exceeding "
             "it. Each turn you choose 'hit' to take one more card, or 'stand' to take no more; then the dealer draws "

@@ -78,7 +78,7 @@ LAYOUTS: dict[str, Layout] = {
         swapped=True,
     ),
     "raised": Layout(
-        four=GRID.four,
+        four=((75, 69), (225, 69), (75, 203), (225, 203)),
         four_size=GRID.four_size,
         pair=((75, 195), (225, 195)),
         goal=(150, 66),
@@ -100,8 +100,8 @@ LAYOUTS: dict[str, Layout] = {
     "diamond": Layout(
         four=((150, 71), (53, 136), (247, 136), (150, 201)),
         four_size=(CARD_WIDTH, CARD_HEIGHT),
-        pair=((150, 71), (53, 136)),
-        goal=(214, 208),
+        pair=((150, 71), (247, 136)),
+        goal=(84, 206),
         goal_size=(140, 80),
         duel=((150, 87), (53, 150), (247, 150), (150, 213)),
         duel_size=(76, 106),

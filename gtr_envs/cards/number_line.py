@@ -64,6 +64,8 @@ class NumberLineEnv(VisionTextEnv):
     generator. With `max_position=5` the distance 1, 2, 3, 4, 5 has probability 5/15, 4/15, 3/15, 2/15, 1/15. `reset`
     takes `options={"current": 2, "target": 4}`; if only one is given, the other is uniform over the rest.
 
+    `options={"style": "night"}`, alone or with the others, fixes the look of the episode and nothing else.
+
     ## Episode End
 
     | ending | when |
@@ -76,6 +78,7 @@ class NumberLineEnv(VisionTextEnv):
     | key | value |
     |---|---|
     | `current`, `target` | the two numbers, `int` |
+    | `style` | name of the look of this episode, `str` |
     | `legal_actions`, `action_mask` | legal tokens, `list[str]`; int8 `[2]`, 1 for legal |
     | `legal` | whether the last action was legal, `bool`; after `step` |
     | `success` | when the episode ends: whether the target was reached, `bool` |
@@ -90,6 +93,7 @@ class NumberLineEnv(VisionTextEnv):
     | `image_size` | 300 | side of the observed picture in pixels, 64 to 1024 |
     | `render_size` | None | side of rendered frames; None takes the larger of `image_size` and 300 |
     | `observe` | `"both"` | `"image"`: no text; `"text"`: no picture, and all it would show in words |
+    | `style` | `"classic"` | how it looks: a style, or `"train"` or `"test"` for one of a split in every episode |
     | `max_position` | 5 | largest number of the line, at least 2 |
     | `illegal` | `"continue"` | or `"terminate"`: an illegal action ends the episode |
 

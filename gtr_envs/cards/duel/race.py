@@ -87,6 +87,8 @@ class DuelEnv(Lifecycle, ParallelEnv[str, Observation, Any]):  # type: ignore[mi
     `options={"numbers": [3, 3, 8, 8]}` (card values in table order, random suits) or
     `options={"cards": ["HT", "D6", "DQ", "S4"]}`.
 
+    `options={"style": "night"}`, alone or with the others, fixes the look of the episode and nothing else.
+
     ## Episode End
 
     | ending | when | result |
@@ -107,6 +109,7 @@ class DuelEnv(Lifecycle, ParallelEnv[str, Observation, Any]):  # type: ignore[mi
     |---|---|
     | `numbers`, `cards` | card values (`list[int]`) and names (`list[str]`, such as `"HT"`) in table order |
     | `formula`, `opponent_formula` | tokens so far without `=`, `list[str]` |
+    | `style` | name of the look of this episode, `str` |
     | `legal_actions`, `action_mask` | legal tokens, `list[str]`; int8 `[n_actions]`, 1 for legal |
     | `solvable` | whether the hand can be won, `bool` |
     | `out`, `opponent_out` | whether a wrong formula has been handed in, `bool` |
@@ -124,6 +127,7 @@ class DuelEnv(Lifecycle, ParallelEnv[str, Observation, Any]):  # type: ignore[mi
     | `observe` | `"both"` | `"image"`: no text; `"text"`: no picture, and all it would show in words |
     | `image_size` | 300 | side of the observed pictures in pixels, 64 to 1024; below 180 cards show a large rank |
     | `render_size` | None | side of rendered frames; None takes the larger of `image_size` and 480 |
+    | `style` | `"classic"` | how it looks: a style, or `"train"` or `"test"` for one of a split in every episode |
     | `deal` | `"solvable"` | or `"any"` |
     | `face_cards` | `"ten"` | J Q K count 10; `"rank"`: 11, 12, 13 |
     | `target` | 24 | value to reach |
