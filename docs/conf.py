@@ -46,7 +46,7 @@ def write_environment_pages(_app: Sphinx) -> None:
     for env_id in [*ENVS, *COMPAT_ENVS]:
         page = inspect.getdoc(type(gym.make(env_id).unwrapped)) or ""
         (GENERATED / f"{env_id.replace('/', '-')}.md").write_text(f"# {env_id}\n\n{page}\n", encoding="utf-8")
-    # The duel has no Gymnasium id; its own page includes this text.
+    # The duel for two has no Gymnasium id; its own page includes this text.
     (GENERATED / "duel.inc").write_text(inspect.getdoc(DuelEnv) or "", encoding="utf-8")
 
 

@@ -22,6 +22,10 @@ Overrides = Annotated[
     UseAppendAction[tuple[str, ...]],
     arg(name="set", metavar="SECTION.OPTION=VALUE", help="Change one option of the preset; may be given repeatedly."),
 ]
+EnvArguments = Annotated[
+    UseAppendAction[tuple[str, ...]],
+    arg(name="set", metavar="NAME=VALUE", help="An argument of the environment; may be given repeatedly."),
+]
 Run = Annotated[Path, arg(metavar="RUN", help="A run folder, e.g. runs/tiny-points24-s0.")]
 Seed = Annotated[int, arg(help="Seed of the run: weights, demonstrations, tasks, sampling.")]
 Quiet = Annotated[bool, arg(help="Show no progress.")]
@@ -294,17 +298,26 @@ def play(
     *,
     seed: int | None = None,
     terminal: bool = False,
+    strength: float | None = None,
+    overrides: EnvArguments = (),
 ) -> None:
-    """Play an environment yourself, with hints from the solver.
+    """Play an environment yourself, with hints from the solver, by mouse and keyboard or in the terminal.
+
+    There is no undo, for you as for an agent: what is played is played. Ask for a hint before a move, or begin a new
+    game after it.
 
     Args:
         env: the environment.
         seed: seed of the first hand.
         terminal: play in the terminal instead of a window.
+        strength: of your opponent in Points24Duel-v0, from 0 to 1; short for --set opponent=...
+        overrides: arguments of the environment.
     """
+    from gtr_agents.config import apply_overrides
     from gtr_envs.play import play as play_env
 
-    play_env(env, terminal=terminal, seed=seed)
+    arguments = apply_overrides({} if strength is None else {"opponent": strength}, overrides)
+    play_env(env, terminal=terminal, seed=seed, **arguments)
 
 
 @app.command
@@ -337,11 +350,20 @@ def solve(
 
 
 @app.command
-def envs() -> None:
-    """List the environments."""
-    from gtr_agents.commands import list_environments
+def envs(
+    env: Positional[Annotated[str, arg(metavar="ENV", help="Id of one environment, to read all about it.")]] = "",
+) -> None:
+    """List the environments, or tell everything about one: rules, rewards, arguments.
 
-    list_environments(_console())
+    Args:
+        env: the environment; default all.
+    """
+    from gtr_agents.commands import describe_environment, list_environments
+
+    if env:
+        describe_environment(env, _console())
+    else:
+        list_environments(_console())
 
 
 @app.command

@@ -129,19 +129,59 @@ def _print_metrics(console: Console, title: str, metrics: dict[str, float]) -> N
 
 
 def list_environments(console: Console) -> None:
-    """Print the registered environments with the first line of their documentation."""
+    """Print the registered environments with the first line of their documentation.
+
+    Args:
+        console: where to print.
+    """
     import gymnasium as gym
     from rich.table import Table
 
-    from gtr_envs.registration import ENVS
+    from gtr_envs.registration import COMPAT_ENVS, ENVS
 
-    table = Table(show_header=True)
-    table.add_column("id")
-    table.add_column("actions")
+    table = Table(show_header=True, box=None, padding=(0, 2, 0, 0))
+    table.add_column("id", no_wrap=True)
+    table.add_column("actions", justify="right")
     table.add_column("what it is")
-    for env_id in ENVS:
+    for env_id in [*ENVS, *COMPAT_ENVS]:
         env = gym.make(env_id)
-        summary = (type(env.unwrapped).__doc__ or "").strip().splitlines()[0]
-        table.add_row(env_id, str(env.action_space), summary)
+        summary = _page(env_id).splitlines()[0]
+        table.add_row(env_id, str(env.action_space.n), summary)  # type: ignore[attr-defined]
         env.close()
     console.print(table)
+    console.print(
+        "\nRules, rewards and arguments of one: gtr envs ID"
+        "\nPlay one, with an argument: gtr play ID --set NAME=VALUE"
+        "\nThe duel for two players is a PettingZoo environment: gtr_envs.cards.duel.",
+        markup=False,
+    )
+
+
+def describe_environment(env_id: str, console: Console) -> None:
+    """Print the documentation of an environment.
+
+    Args:
+        env_id: one of the ids that `gtr envs` lists.
+        console: where to print.
+
+    Raises:
+        UnknownNameError: of ``gtr_envs``, if there is no such environment.
+    """
+    from rich.markdown import Markdown
+
+    from gtr_envs.errors import require_known
+    from gtr_envs.registration import COMPAT_ENVS, ENVS
+
+    require_known("environment", env_id, [*ENVS, *COMPAT_ENVS])
+    console.print(Markdown(f"# {env_id}\n\n{_page(env_id)}"))
+
+
+def _page(env_id: str) -> str:
+    """The docstring of an environment's class."""
+    import inspect
+
+    import gymnasium as gym
+    from gymnasium.envs.registration import load_env_creator
+
+    entry_point = gym.spec(env_id).entry_point
+    return inspect.getdoc(load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point) or ""

@@ -40,6 +40,14 @@ class DependencyError(GtrEnvsError, error.DependencyNotInstalled, ImportError):
     """Raised when a library is missing or a conflicting one is installed in its place."""
 
 
+class DisplayError(GtrEnvsError, RuntimeError):
+    """Raised when a window is asked for where there is no display."""
+
+
+class PlayError(GtrEnvsError, TypeError):
+    """Raised when a person cannot play an environment, or not in this way."""
+
+
 class ContractError(GtrEnvsError, AssertionError):
     """Raised when an environment breaks the contract of vision-text environments."""
 

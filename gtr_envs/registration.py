@@ -9,6 +9,7 @@ ENVS: dict[str, str] = {
     "EZPoints-v0": "gtr_envs.cards.ezpoints:EZPointsEnv",
     "NumberLine-v0": "gtr_envs.cards.number_line:NumberLineEnv",
     "VisualBlackjack-v0": "gtr_envs.cards.blackjack:VisualBlackjackEnv",
+    "Points24Duel-v0": "gtr_envs.cards.duel.opponents:AgainstEnv",
 }
 """Every environment id with its entry point."""
 

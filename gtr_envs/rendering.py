@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gtr_envs.errors import DependencyError
+from gtr_envs.errors import DependencyError, DisplayError
 
 # pygame prints a greeting when it is imported unless this variable is set.
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
@@ -288,6 +288,30 @@ def surface_frame(surface: pygame.Surface) -> Frame:
     return np.ascontiguousarray(pygame.surfarray.array3d(surface).transpose(1, 0, 2))
 
 
+def wrap_text(text: str, height_px: int, width_px: float) -> list[str]:
+    """Break a text at blanks into lines that fit.
+
+    Args:
+        text: What is to be written.
+        height_px: Height of a line in pixels, as :meth:`Canvas.write` takes it.
+        width_px: Largest width of a line in pixels.
+
+    Returns:
+        Lines in order; a word that is wider stands alone on its line.
+
+    >>> wrap_text("The cards are 3, 3, 8 and 8.", 20, 100)
+    ['The cards are', '3, 3, 8 and 8.']
+    """
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and _font(height_px).size(longer)[0] > width_px:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
 def text_frame(text: str, height_px: int, color: Color, background: Color, font: str = "plain") -> Frame:
     """Draw one line of text.
 
@@ -335,8 +359,17 @@ class Window:
             title: Text of the title bar.
             width: Width in pixels.
             height: Height in pixels.
+
+        Raises:
+            DisplayError: If there is no display; a driver named in ``SDL_VIDEODRIVER`` is taken as it is.
         """
-        pygame.display.init()
+        try:
+            pygame.display.init()
+        except pygame.error as error:
+            raise DisplayError(_NO_DISPLAY) from error
+        if pygame.display.get_driver() in _UNSEEN_DRIVERS and not os.environ.get("SDL_VIDEODRIVER"):
+            pygame.display.quit()
+            raise DisplayError(_NO_DISPLAY)
         self._surface = pygame.display.set_mode((width, height))
         pygame.display.set_caption(title)
         self._clock = pygame.time.Clock()
@@ -377,6 +410,12 @@ class Window:
         pygame.display.quit()
 
 
+# SDL falls back to these where it finds no display, and the program would wait for a person who sees nothing.
+_UNSEEN_DRIVERS = frozenset({"offscreen", "dummy"})
+_NO_DISPLAY = (
+    "Expected a display to open a window on, found none. Commands take --terminal instead; in code pass "
+    "render_mode='rgb_array' for frames. SDL_VIDEODRIVER=dummy opens a window that nobody sees."
+)
 _NAMED_KEYS = frozenset(
     {"return", "enter", "keypad enter", "escape", "backspace", "tab", "left", "right", "up", "down"}
 )

@@ -94,7 +94,7 @@ class VisualBlackjackEnv(VisionTextEnv):
     | `style` | name of the look of this episode, `str` |
     | `legal_actions`, `action_mask` | legal names, `list[str]`; int8 `[2]`, 1 for legal |
     | `legal` | whether the last action was legal, `bool`; after `step` |
-    | `success` | when the episode ends: whether the hand was won, `bool`; a draw is no success |
+    | `success`, `result` | when the episode ends: `bool`, a draw is no success; `"win"`, `"loss"` or `"draw"` |
 
     The dealer's second card is in picture and info after the end only. All lists and arrays are copies.
 
@@ -252,6 +252,9 @@ class VisualBlackjackEnv(VisionTextEnv):
         if not outcome.terminated and self._n_actions >= MAX_ACTIONS:
             outcome = outcome._replace(truncated=True)
         self._over = outcome.terminated or outcome.truncated
+        if self._over:
+            tied = outcome.terminated and outcome.reward == 0
+            outcome = outcome._replace(facts={"result": "win" if outcome.success else "draw" if tied else "loss"})
         return outcome
 
     def _played(self, action: str) -> Outcome:

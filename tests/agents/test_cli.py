@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from small_models import tiny_policy
 from gtr_agents import cli
 from gtr_agents.config import preset_names
 from gtr_agents.evaluation import Evaluator
+from gtr_envs.registration import COMPAT_ENVS, ENVS
 
 COMMANDS = ("demo", "sft", "train", "eval", "report", "replay", "play", "solve", "envs", "presets")
 Gtr = Callable[..., tuple[int, str, str]]
@@ -80,11 +82,54 @@ def test_solutions_can_be_limited_and_retargeted(gtr: Gtr) -> None:
     assert "no solution" in gtr("solve", "1", "1", "1", "1")[1]
 
 
-def test_environments_and_presets_are_listed(gtr: Gtr) -> None:
+def test_every_environment_is_listed_with_a_line_of_its_own(gtr: Gtr) -> None:
     status, out, _ = gtr("envs")
     assert status == 0
-    assert "Points24-v0" in out
-    assert "EZPoints-v0" in out
+    rows = [line.split(maxsplit=2) for line in out.splitlines() if "-v0 " in line]
+    assert [row[0] for row in rows] == [*ENVS, *COMPAT_ENVS]
+    assert len({row[2] for row in rows}) == len(rows)
+    assert "gtr envs ID" in out
+    assert "gtr play ID --set NAME=VALUE" in out
+
+
+def test_all_is_told_about_one_environment(gtr: Gtr) -> None:
+    status, out, _ = gtr("envs", "Points24Duel-v0")
+    assert status == 0
+    assert "A race to 24" in out
+    assert "strength of the solver, 0 to 1" in out
+
+
+def test_the_strength_and_other_arguments_reach_the_game(gtr: Gtr, monkeypatch: pytest.MonkeyPatch) -> None:
+    for options, ending in (
+        (("--strength", "1"), "You lost."),
+        (("--set", "opponent=0", "--set", "max_rounds=9"), "A draw."),
+    ):
+        monkeypatch.setattr(sys, "stdin", StringIO("=\n"))
+        status, out, _ = gtr("play", "Points24Duel-v0", "--terminal", "--seed", "3", *options)
+        assert status == 0
+        assert f"{ending} 1 move" in out
+        assert out.endswith("Goodbye.\n")
+
+
+def test_a_player_is_told_that_nothing_can_be_undone(gtr: Gtr) -> None:
+    assert "There is no undo" in gtr("play", "--help")[1]
+
+
+@pytest.mark.timeout(60)
+def test_ctrl_c_leaves_a_game_in_the_terminal() -> None:
+    command = [sys.executable, "-m", "gtr_agents.cli", "play", "NumberLine-v0", "--terminal"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as player:
+        assert player.stdout is not None
+        while player.stdout.read(1) not in (b">", b""):
+            pass
+        player.send_signal(signal.SIGINT)
+        _, errors = player.communicate(timeout=60)
+    assert player.returncode == 130
+    assert errors == b"gtr: interrupted\n"
+
+
+def test_presets_are_listed(gtr: Gtr) -> None:
     status, out, _ = gtr("presets")
     assert status == 0
     assert all(name in out for name in preset_names())
@@ -106,7 +151,12 @@ def test_environments_and_presets_are_listed(gtr: Gtr) -> None:
         (("eval", "nowhere", "--preset", "tiny-points24", "--split", "tset"), "validation"),
         (("report", "nowhere"), "nowhere"),
         (("replay", "nowhere", "--gif"), "nowhere"),
-        (("play", "Points25-v0", "--terminal"), "Points24"),
+        (("play", "Points25-v0", "--terminal"), "Did you mean 'Points24-v0'"),
+        (("play", "Points24-v0", "--terminal", "--set", "del=any"), "Did you mean 'deal'"),
+        (("play", "Points24-v0", "--terminal", "--set", "deal"), "has the form"),
+        (("play", "Points24Duel-v0", "--terminal", "--strength", "2"), "from 0 to 1"),
+        (("play", "gym_cards/Blackjack-v0", "--terminal"), "VisualBlackjack-v0"),
+        (("envs", "Points25-v0"), "Did you mean 'Points24-v0'"),
         (("solve", "3", "x"), "x"),
         (("train", "tiny-points24", "--sed", "3"), "--seed"),
         (("trian",), "train"),

@@ -23,13 +23,14 @@ from hypothesis import strategies as st
 
 from gtr_envs.cards import duel
 from gtr_envs.cards.deck import parse_card
-from gtr_envs.cards.duel import AGENTS, AgainstEnv, DuelEnv, SolverOpponent, against
-from gtr_envs.cards.duel.table import MY_COLOR, OUT_COLOR, THEIR_COLOR, Side, draw_match, draw_view
+from gtr_envs.cards.duel import AGENTS, DuelEnv, SolverOpponent, against
+from gtr_envs.cards.duel.table import Side, draw_match, draw_view
 from gtr_envs.cards.formula import tokenize
 from gtr_envs.cards.points24 import Points24Env
 from gtr_envs.cards.solver import distance
-from gtr_envs.core import IllegalText
+from gtr_envs.core import OBSERVE, IllegalText
 from gtr_envs.errors import (
+    ContractError,
     EnvironmentClosedError,
     GtrEnvsError,
     InvalidActionError,
@@ -37,6 +38,7 @@ from gtr_envs.errors import (
     ResetNeededError,
     UnknownNameError,
 )
+from gtr_envs.styles import CLASSIC
 from gtr_envs.testing import HEADINGS, check_vision_text_env
 from gtr_envs.wrappers import TextAction
 
@@ -433,8 +435,8 @@ def test_the_own_strip_is_blue_and_below_for_both_players() -> None:
     observations, *_ = play(fresh(), "8", "(")
     for agent in AGENTS:
         picture = observations[agent]["image"]
-        assert (picture[-3, -1] == MY_COLOR).all()
-        assert (picture[3, -1] == THEIR_COLOR).all()
+        assert (picture[-3, -1] == CLASSIC.colors.me).all()
+        assert (picture[3, -1] == CLASSIC.colors.them).all()
     assert (observations[LEFT]["image"] != observations[RIGHT]["image"]).any()
 
 
@@ -445,8 +447,8 @@ def test_a_spectator_sees_who_is_out_and_the_result(size: int) -> None:
     finished = draw_match(CARDS, [sides[0]._replace(won=True), sides[1]], "player_0 wins", size, over=True)
     assert running.shape == (size, size, 3)
     middle, column = size // 2, round(280 * size / 300)
-    assert (running[round(40 * size / 300), column] == OUT_COLOR).all()
-    assert (running[round(260 * size / 300), column] == MY_COLOR).all()
+    assert (running[round(40 * size / 300), column] == CLASSIC.colors.out).all()
+    assert (running[round(260 * size / 300), column] == CLASSIC.colors.me).all()
     assert (running[middle:] != finished[middle:]).any()
     assert not (running[: round(70 * size / 300)] != finished[: round(70 * size / 300)]).any()
 
@@ -550,16 +552,33 @@ class Silent:
         return env.action_tokens.index("(")
 
 
-class DocumentedAgainstEnv(AgainstEnv):
-    __doc__ = DuelEnv.__doc__
+@pytest.mark.parametrize("opponent", [0.0, 1.0])
+def test_the_game_for_one_keeps_to_the_contract_at_any_strength(opponent: float) -> None:
+    if opponent == 1.0:
+        with pytest.raises(ContractError, match="won none of ten"):
+            check_vision_text_env("Points24Duel-v0", opponent=opponent, image_size=64)
+    else:
+        check_vision_text_env("Points24Duel-v0", opponent=opponent, image_size=64)
 
 
-def test_the_game_for_one_keeps_to_the_contract_of_vision_text_environments() -> None:
-    gym.register("DuelAgainst-v0", f"{__name__}:DocumentedAgainstEnv")
-    try:
-        check_vision_text_env("DuelAgainst-v0", opponent=0.0, image_size=64)
-    finally:
-        del gym.registry["DuelAgainst-v0"]
+@pytest.mark.parametrize("observe", OBSERVE)
+def test_the_game_for_one_shows_what_is_to_be_observed(observe: str) -> None:
+    env = gym.make("Points24Duel-v0", observe=observe, image_size=64)
+    observation, _ = env.reset(seed=0, options={"cards": ["H3", "D3", "S8", "C8"]})
+    assert set(observation) == ({"image", "text"} if observe == "both" else {observe})
+    assert observation in env.observation_space
+    assert ("The text shows four" in env.unwrapped.instructions) is (observe == "text")  # type: ignore[attr-defined]
+    if observe == "text":
+        assert observation["text"] == "cards: H3 D3 S8 C8\nme:  them: "
+
+
+def test_the_expert_thinks_about_the_own_formula_only() -> None:
+    env = against(1.0, image_size=64)
+    env.reset(seed=0, options={"numbers": HAND})
+    env.step(env.action_tokens.index("8"))
+    env.step(env.action_tokens.index("("))
+    thought = env.expert_thought()
+    assert (thought.formula, thought.action, env.expert_action()) == ("8", "/", "/")
 
 
 @pytest.mark.parametrize("agent", AGENTS)
@@ -603,6 +622,8 @@ def test_the_game_for_one_is_reproducible_and_its_arguments_are_checked() -> Non
         against(agent="player_2")
     with pytest.raises(GtrEnvsError):
         against(target="many")
+    with pytest.raises(UnknownNameError, match=r"'opponent'.*got 'adversary'"):
+        against(adversary=0.5)
 
 
 def test_the_example_plays_a_game_and_saves_a_picture(tmp_path: Path) -> None:

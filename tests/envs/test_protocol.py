@@ -122,7 +122,7 @@ def test_the_wrapped_environment_is_a_proper_one() -> None:
 @pytest.mark.parametrize(
     ("switches", "error", "message"),
     [
-        ({"early_stop": "penality"}, UnknownNameError, r"Did you mean 'penalty'"),
+        ({"early_stop": "penalti"}, UnknownNameError, r"Did you mean 'penalty'"),
         ({"success": "return > 0"}, UnknownNameError, r"expected one of \['return', 'won'\]"),
         ({"format_reward": 3}, OptionError, "two finite numbers"),
         ({"format_reward": (1, float("inf"))}, OptionError, "two finite numbers"),

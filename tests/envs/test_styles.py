@@ -73,9 +73,8 @@ def test_the_same_seed_deals_the_same_games_in_every_style(env_id: str) -> None:
     classic = told(gym.make(env_id, image_size=64), 150)
     for choice in (*STYLES, *STYLE_SPLITS):
         assert told(gym.make(env_id, image_size=64, style=choice), 150) == classic
-        assert told(gym.make(env_id, image_size=64), 60, options={"style": choice}) == classic[: len(classic)][
-            : len(told(gym.make(env_id, image_size=64), 60))
-        ]
+        fixed = told(gym.make(env_id, image_size=64), 50, options={"style": choice})
+        assert fixed == classic[: len(fixed)]
 
 
 @pytest.mark.parametrize("choice", [*STYLES, *STYLE_SPLITS])
@@ -243,11 +242,12 @@ def test_cards_of_a_layout_stay_inside_the_field_and_apart(name: str) -> None:
     ]
     for things, height in zip(tables, (272, 272, 244), strict=True):
         boxes = [(x - w / 2, y - h / 2, x + w / 2, y + h / 2) for (x, y), (w, h) in things]
-        assert all(left >= 2 and top >= 2 and right <= 298 and bottom <= height - 2 for left, top, right, bottom in boxes)
+        assert all(
+            left >= 2 and top >= 2 and right <= 298 and bottom <= height - 2 for left, top, right, bottom in boxes
+        )
         for first, second in itertools.combinations(boxes, 2):
             apart = max(second[0] - first[2], first[0] - second[2], second[1] - first[3], first[1] - second[3])
             assert apart >= 4
-        assert [places for places, _ in things[:4]] == [places for places, _ in things[:4]]
 
 
 # --- the pictures ---------------------------------------------------------------------------------------------------
@@ -291,8 +291,7 @@ def test_the_formula_changes_the_strip_and_nothing_else_in_every_style(name: str
 @pytest.mark.parametrize("size", [64, 96, 300])
 def test_cards_stay_in_their_places_wherever_they_are_blown(name: str, size: int) -> None:
     layout = layouts.LAYOUTS[STYLES[name].layout]
-    bare = draw_table((), "", size, look=look(name)) if False else empty_table(size, STYLES[name])
-    changed = (draw_table(HAND, "", size, look=look(name)) != bare).any(axis=2)
+    changed = (draw_table(HAND, "", size, look=look(name)) != empty_table(size, STYLES[name])).any(axis=2)
     changed[round(layout.strip_top * size / 300) : round((layout.strip_top + 26) * size / 300)] = False
     width, height = (round(length * size / 300) for length in layout.four_size)
     for x, y in layout.four:
@@ -323,7 +322,7 @@ def test_two_hands_do_not_lie_alike() -> None:
 def test_the_classic_look_is_what_it_was() -> None:
     """The digest was taken before there were styles, with pygame-ce 2.5.8."""
     digest = hashlib.sha256()
-    for env_id in (*ENVS, *COMPAT_ENVS):
+    for env_id in ("Points24-v0", "EZPoints-v0", "NumberLine-v0", "VisualBlackjack-v0", *COMPAT_ENVS):
         for size in (64, 181, 300) if env_id in ENVS else (None,):
             env = gym.make(env_id, disable_env_checker=True, **({"image_size": size} if size else {}))
             rng = np.random.default_rng(4)
@@ -344,4 +343,4 @@ def test_the_classic_look_is_what_it_was() -> None:
             for picture in (*pictures, race.render()):
                 digest.update(picture.tobytes())
             race.step({agent: int(rng.integers(17)) for agent in race.agents})
-    assert digest.hexdigest()[:32] == "DIGEST"
+    assert digest.hexdigest()[:32] == "f4dfdcc99589bc4457667845908fc06c"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol, Unpack
 
 import numpy as np
+from gymnasium import spaces
 
 from gtr_envs.cards.duel.race import AGENTS, DuelEnv
 from gtr_envs.cards.formula import END
-from gtr_envs.core import DEFAULT_IMAGE_SIZE, MIN_IMAGE_SIZE, IllegalText, Outcome, VisionTextEnv
+from gtr_envs.cards.thoughts import Thought
+from gtr_envs.core import MIN_IMAGE_SIZE, OBSERVE, IllegalText, Outcome, ViewOptions, VisionTextEnv
 from gtr_envs.errors import OptionError, require_known
 from gtr_envs.rendering import Frame
-from gtr_envs.styles import CLASSIC, Style
 
 
 class Opponent(Protocol):
@@ -78,13 +79,113 @@ class SolverOpponent:
 
 
 class AgainstEnv(VisionTextEnv):
-    """The duel as an environment for one player, with an opponent inside.
+    r"""A race to 24 against a solver of adjustable strength, or against any other opponent.
 
-    Observations, rewards and info are those of the player's side in :class:`DuelEnv`. A player who is out does not
-    wait: the opponent plays on to the end within the same step. Rendered frames show the player's side.
+    ## Description
+
+    Four cards lie on the table. The player and an opponent see them, and in every round both append one token to their
+    own formula at the same time. Who first hands in a formula that uses the number of every card exactly once and has
+    the value 24 wins. Cards, tokens, grammar, exact values and the meaning of `=` are those of `Points24-v0`; a wrong
+    `=` puts a player out, and the other one goes on alone. A player who is out does not wait: the opponent plays on to
+    the end within the same step. It is one side of the two-player `gtr_envs.cards.duel`.
+
+    ## Action Space
+
+    `Discrete(17)`, in index order: `1` ... `10`, `+`, `-`, `*`, `/`, `(`, `)`, `=`. With `face_cards="rank"`
+    `Discrete(20)`: the numbers go to `13`. `gtr_envs.wrappers.TextAction` takes the tokens themselves. Legality is that
+    of Points24.
+
+    ## Observation Space
+
+    `Dict(image, text)`: `image` is uint8 `[image_size, image_size, 3]` with the cards, the player's formula in the
+    lower strip (blue, "Me") and the opponent's in the upper one (red, "Them"); `text` is `me: (8/ them: 3*`: the tokens
+    of each formula joined without separators. A formula that has been handed in ends with `=`. With `observe="text"`
+    there is `text` alone, such as `"cards: HT D6 CA S4\nme: (6 them: 10*"`.
+
+    ## Rewards
+
+    | event | reward |
+    |---|---|
+    | the player hands in a right formula, the opponent not in the same round | +1 |
+    | the opponent hands in a right formula, the player not in the same round | -1 |
+    | right formulas of both in the same round, or nobody can win any more | 0 |
+    | illegal action other than `=` | `illegal_reward`, -0.1, in addition |
+    | anything else, also a wrong `=` as such | 0 |
+
+    ## Starting State
+
+    Four ranks, each uniform on ace to king, with replacement, dealt again until the hand can be won
+    (`deal="solvable"`), then four suits; all from the seeded generator, as is what the solver draws. `reset` takes
+    `options={"numbers": [3, 3, 8, 8]}` (card values in table order, random suits) or
+    `options={"cards": ["HT", "D6", "DQ", "S4"]}`.
+
+    `options={"style": "night"}`, alone or with the others, fixes the look of the episode and nothing else.
+
+    ## Episode End
+
+    | ending | when | result |
+    |---|---|---|
+    | terminated | one side hands in a winning formula | win or loss |
+    | terminated | both hand in a winning formula in the same round, or both are out | draw |
+    | truncated | `max_rounds` rounds are over | draw |
+
+    Every action takes a round, also an illegal one.
+
+    ## Information
+
+    | key | value |
+    |---|---|
+    | `numbers`, `cards` | card values (`list[int]`) and names (`list[str]`, such as `"HT"`) in table order |
+    | `formula`, `opponent_formula` | tokens so far without `=`, `list[str]` |
+    | `style` | name of the look of this episode, `str` |
+    | `legal_actions`, `action_mask` | legal tokens, `list[str]`; int8 `[n_actions]`, 1 for legal |
+    | `solvable` | whether the hand can be won, `bool` |
+    | `out`, `opponent_out` | whether a wrong formula has been handed in, `bool` |
+    | `legal` | whether the last action was legal, `bool`; after `step` |
+    | `formula_value` | after `=`: the value (`float`), None if it has none |
+    | `success`, `result` | when the episode ends: `bool`, a draw is no success; `"win"`, `"loss"` or `"draw"` |
+
+    All lists and arrays are copies.
+
+    ## Arguments
+
+    | name | default | meaning |
+    |---|---|---|
+    | `render_mode` | None | `"human"` opens a window, `"rgb_array"` returns frames; both show the player's picture |
+    | `image_size` | 300 | side of the observed picture in pixels, 64 to 1024; below 180 cards show a large rank |
+    | `render_size` | None | side of rendered frames; None takes the larger of `image_size` and 300 |
+    | `observe` | `"both"` | `"image"`: no text; `"text"`: no picture, and all it would show in words |
+    | `style` | `"classic"` | how it looks: a style, or `"train"` or `"test"` for one of a split in every episode |
+    | `opponent` | 0.5 | strength of the solver, 0 to 1; or an object with `act(env, agent) -> int` |
+    | `agent` | `"player_0"` | the player's side of the table; or `"player_1"` |
+    | `deal` | `"solvable"` | or `"any"` |
+    | `face_cards` | `"ten"` | J Q K count 10; `"rank"`: 11, 12, 13 |
+    | `target` | 24 | value to reach |
+    | `max_rounds` | 21 | rounds until the game is a draw, at least 8 |
+    | `illegal_reward` | -0.1 | what an illegal action pays, at most 0 |
+    | `holdout` | () | hands as four ranks 1 to 13 in table order that are never dealt at random |
+
+    ## Prompt
+
+    `instructions` tells the task, the value of every card and the tokens; which cards lie on the table is only in the
+    picture. `expert_action()` names the next token of a shortest win.
+
+    ## Known limits
+
+    A perfect player wins unless the opponent is as fast, which is a draw; against the solver at strength 1 it always
+    draws. The number of rounds played is in neither the observed picture nor the text.
+
+    ## References
+
+    Rules of one side: `Points24-v0`. The game for two: `gtr_envs.cards.duel.DuelEnv`.
+
+    ## Version History
+
+    * v0: first version.
     """
 
     option_names = DuelEnv.option_names
+    expert_always_wins = False
 
     def __init__(
         self,
@@ -92,24 +193,28 @@ class AgainstEnv(VisionTextEnv):
         *,
         opponent: Opponent | float = 0.5,
         agent: str = AGENTS[0],
-        image_size: int = DEFAULT_IMAGE_SIZE,
-        render_size: int | None = None,
-        observe: str = "both",
-        style: str | Style = CLASSIC,
-        **rules: Any,
+        deal: str = "solvable",
+        face_cards: str = "ten",
+        target: int = 24,
+        max_rounds: int = 21,
+        illegal_reward: float = -0.1,
+        holdout: Collection[Sequence[int]] = (),
+        **view: Unpack[ViewOptions],
     ) -> None:
-        """Set up the game; nothing is dealt.
+        """Set up the game; nothing is dealt. The arguments are described with the class.
 
         Args:
             render_mode: None, ``"human"`` or ``"rgb_array"``.
             opponent: Who plays the other side; a number from 0 to 1 is a :class:`SolverOpponent` of this strength that
                 draws from the environment's generator.
             agent: The player's side.
-            image_size: Side of the observed picture in pixels, at least 64.
-            render_size: Side of rendered frames in pixels; None takes the larger of ``image_size`` and 300.
-            observe: ``"both"``, ``"image"`` or ``"text"``.
-            style: See :class:`gtr_envs.core.ViewOptions`.
-            **rules: Further arguments of :class:`DuelEnv`.
+            deal: ``"solvable"`` or ``"any"``.
+            face_cards: ``"ten"`` or ``"rank"``.
+            target: The value to reach.
+            max_rounds: Rounds until the game is a draw, at least 8.
+            illegal_reward: What an illegal action pays, at most 0.
+            holdout: Hands as four ranks 1 to 13 in table order that are never dealt at random.
+            **view: Size and kind of the observation; see :class:`gtr_envs.core.ViewOptions`.
 
         Raises:
             OptionError: If an argument cannot be used.
@@ -117,16 +222,23 @@ class AgainstEnv(VisionTextEnv):
         require_known("agent", agent, AGENTS)
         self.opponent = opponent if hasattr(opponent, "act") else _checked_strength(opponent)
         self.agent = agent
-        # Its own pictures are not looked at.
-        self._duel = DuelEnv(image_size=MIN_IMAGE_SIZE, observe=observe, **rules)
+        self._duel = DuelEnv(
+            deal=deal,
+            face_cards=face_cards,
+            target=target,
+            max_rounds=max_rounds,
+            illegal_reward=illegal_reward,
+            holdout=holdout,
+            # Its own pictures are not looked at.
+            image_size=MIN_IMAGE_SIZE,
+            observe=view.get("observe", OBSERVE[0]),
+        )
+        text = self._duel.observation_space(agent).spaces.get("text")
         super().__init__(
             self._duel.action_tokens,
-            text_length=self._duel.observation_space(agent)["text"].max_length,  # type: ignore[attr-defined]
-            image_size=image_size,
-            render_size=render_size,
-            observe=observe,
-            style=style,
+            text_length=text.max_length if isinstance(text, spaces.Text) else 0,
             render_mode=render_mode,
+            **view,
         )
 
     @property
@@ -146,6 +258,10 @@ class AgainstEnv(VisionTextEnv):
             The first token of a shortest way to a right formula; None if there is none.
         """
         return self._duel.expert_action(self.agent)
+
+    def expert_thought(self) -> Thought:
+        """Write down what a perfect player thinks in the present state; see :mod:`gtr_envs.cards.thoughts`."""
+        return self._duel.seats[self.agent].expert_thought()
 
     def _begin(self, options: Mapping[str, Any]) -> None:
         self._duel.reset(seed=int(self.np_random.integers(2**31)), options=dict(options))
