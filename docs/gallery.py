@@ -23,28 +23,33 @@ from gtr_envs.rendering import Frame, text_frame
 from gtr_envs.styles import STYLES
 
 FOLDER = Path(__file__).parent / "images" / "gallery"
-SEED = 11
+SEEDS = range(12)
+"""Games that are played; the longest are shown."""
 BLIND_ACTIONS = 9
 """Actions of the blind player, if the episode is not over before."""
-N_COLORS = 96
-"""Colours of a sheet; more would make its file larger and not visibly better."""
+N_COLORS = 256
+"""Colours of a sheet: its file is a third of one with all colours, and looks the same."""
 GAP = 6
 CAPTION_HEIGHT = 22
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 
 
-def episode(env: gym.Env[Any, Any], choose: Callable[[], int], limit: int | None = None) -> list[Frame]:
-    """Play an episode.
+def longest(env: gym.Env[Any, Any], choose: Callable[[], int], limit: int | None = None) -> list[Frame]:
+    """Play some episodes and keep the longest.
 
     Args:
         env: The environment, made with ``render_mode="rgb_array"``.
         choose: Chooses each action.
-        limit: Most actions to play; None plays to the end.
+        limit: Most actions of an episode; None plays to the end.
 
     Returns:
         The frame of every state, the first one included.
     """
-    env.reset(seed=SEED)
+    return max((_episode(env, choose, limit, seed) for seed in SEEDS), key=len)
+
+
+def _episode(env: gym.Env[Any, Any], choose: Callable[[], int], limit: int | None, seed: int) -> list[Frame]:
+    env.reset(seed=seed)
     frames, over = [_frame(env)], False
     while not over and len(frames) - 1 != limit:
         _, _, terminated, truncated, _ = env.step(choose())
@@ -55,7 +60,7 @@ def episode(env: gym.Env[Any, Any], choose: Callable[[], int], limit: int | None
 
 def _frame(env: gym.Env[Any, Any]) -> Frame:
     frame = env.render()
-    assert isinstance(frame, np.ndarray)  # noqa: S101 - what rgb_array promises, for the type checker
+    assert isinstance(frame, np.ndarray)
     return frame
 
 
@@ -67,15 +72,17 @@ def states(env_id: str, **kwargs: Any) -> list[Frame]:
         **kwargs: Its arguments.
 
     Returns:
-        Three frames: half of an expert's episode, its end, and blind play; for an environment without an expert the
-        start, half of a blind episode and its end.
+        Four frames: a new game, half of an expert's episode, its end, and blind play; for an environment without an
+        expert a new game, and a third, two thirds and the end of a blind episode.
     """
     env = gym.make(env_id, render_mode="rgb_array", disable_env_checker=True, **kwargs)
-    game, rng = env.unwrapped, np.random.default_rng(SEED)
+    game, rng = env.unwrapped, np.random.default_rng(0)
+    env.reset(seed=len(SEEDS))
+    new = _frame(env)
     if not isinstance(game, VisionTextEnv):
-        env.action_space.seed(SEED)
-        frames = episode(env, env.action_space.sample)
-        return [frames[0], frames[len(frames) // 2], frames[-1]]
+        env.action_space.seed(0)
+        played = longest(env, env.action_space.sample)
+        return [new, *(played[(len(played) - 1) * third // 3] for third in (1, 2, 3))]
 
     def expert() -> int:
         return game.action_tokens.index(game.expert_action() or game.legal_actions[0])
@@ -84,8 +91,8 @@ def states(env_id: str, **kwargs: Any) -> list[Frame]:
         legal = [token for token in game.legal_actions if token != "="] or game.action_tokens
         return game.action_tokens.index(legal[int(rng.integers(len(legal)))])
 
-    played = episode(env, expert)
-    return [played[len(played) // 2], played[-1], episode(env, blind, BLIND_ACTIONS)[-1]]
+    played = longest(env, expert)
+    return [new, played[len(played) // 2], played[-1], longest(env, blind, BLIND_ACTIONS)[-1]]
 
 
 def duel_states(size: int, style: str) -> list[Frame]:
@@ -96,11 +103,11 @@ def duel_states(size: int, style: str) -> list[Frame]:
         style: The style.
 
     Returns:
-        Three frames: the first player's picture half-way, what a spectator sees then, and the end.
+        Four frames: the first player's picture and what a spectator sees, half-way and at the end.
     """
     race = duel.parallel_env(render_mode="rgb_array", image_size=size, render_size=size, style=style)
-    rng = np.random.default_rng(SEED)
-    race.reset(seed=SEED)
+    rng = np.random.default_rng(0)
+    race.reset(seed=len(SEEDS))
     first, second = race.possible_agents
     shown: list[tuple[Frame, Frame]] = []
     while race.agents:
@@ -108,7 +115,7 @@ def duel_states(size: int, style: str) -> list[Frame]:
         tokens = {first: race.expert_action(first) or "=", second: legal[int(rng.integers(len(legal)))]}
         race.step({agent: race.action_tokens.index(token) for agent, token in tokens.items()})
         shown.append((race.picture(first, size), race.render()))
-    return [*shown[len(shown) // 2], shown[-1][1]]
+    return [*shown[len(shown) // 2], *shown[-1]]
 
 
 def sheet(rows: Mapping[str, Sequence[Frame]]) -> bytes:
@@ -121,9 +128,9 @@ def sheet(rows: Mapping[str, Sequence[Frame]]) -> bytes:
         A PNG file.
     """
     parts = [part for caption, frames in rows.items() for part in (_caption(caption, frames), _row(frames))]
-    palette = Image.fromarray(np.concatenate(parts)).quantize(N_COLORS, dither=Image.Dither.NONE)
+    picture = Image.fromarray(np.concatenate(parts)).quantize(N_COLORS, dither=Image.Dither.NONE)
     file = BytesIO()
-    palette.save(file, "png", optimize=True)
+    picture.save(file, "png", optimize=True)
     return file.getvalue()
 
 
