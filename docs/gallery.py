@@ -34,12 +34,12 @@ CAPTION_HEIGHT = 22
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 
 
-def longest(env: gym.Env[Any, Any], choose: Callable[[], int], limit: int | None = None) -> list[Frame]:
+def longest(env: gym.Env[Any, Any], choose: Callable[[], int | None], limit: int | None = None) -> list[Frame]:
     """Play some episodes and keep the longest.
 
     Args:
         env: The environment, made with ``render_mode="rgb_array"``.
-        choose: Chooses each action.
+        choose: Chooses each action; None gives up.
         limit: Most actions of an episode; None plays to the end.
 
     Returns:
@@ -48,11 +48,11 @@ def longest(env: gym.Env[Any, Any], choose: Callable[[], int], limit: int | None
     return max((_episode(env, choose, limit, seed) for seed in SEEDS), key=len)
 
 
-def _episode(env: gym.Env[Any, Any], choose: Callable[[], int], limit: int | None, seed: int) -> list[Frame]:
+def _episode(env: gym.Env[Any, Any], choose: Callable[[], int | None], limit: int | None, seed: int) -> list[Frame]:
     env.reset(seed=seed)
     frames, over = [_frame(env)], False
-    while not over and len(frames) - 1 != limit:
-        _, _, terminated, truncated, _ = env.step(choose())
+    while not over and len(frames) - 1 != limit and (action := choose()) is not None:
+        _, _, terminated, truncated, _ = env.step(action)
         frames.append(_frame(env))
         over = terminated or truncated
     return frames
@@ -84,8 +84,9 @@ def states(env_id: str, **kwargs: Any) -> list[Frame]:
         played = longest(env, env.action_space.sample)
         return [new, *(played[(len(played) - 1) * third // 3] for third in (1, 2, 3))]
 
-    def expert() -> int:
-        return game.action_tokens.index(game.expert_action() or game.legal_actions[0])
+    def expert() -> int | None:
+        action = game.expert_action()
+        return None if action is None else game.action_tokens.index(action)
 
     def blind() -> int:
         legal = [token for token in game.legal_actions if token != "="] or game.action_tokens

@@ -85,7 +85,7 @@ class VisionTextEnv(Lifecycle, gymnasium.Env[Observation, Any], ABC):
     what comes in and hands out copies; the course of an episode is that of :class:`gtr_envs.lifecycle.Lifecycle`.
     """
 
-    option_names = ("style",)
+    option_names: tuple[str, ...] = ("style",)
     expert_always_wins: bool = True
     """False for a game of chance, in which the expert plays best and may lose all the same."""
 

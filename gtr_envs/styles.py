@@ -254,8 +254,9 @@ class Style:
             ("font", self.font, FONTS),
         ):
             require_known(what, choice, known)
-        if not isinstance(self.jitter, (int, float)) or not 0 <= self.jitter <= 1:
-            raise OptionError(f"Expected jitter as a number from 0 to 1, got {self.jitter!r}.")
+        jitter: object = self.jitter
+        if not isinstance(jitter, (int, float)) or not 0 <= jitter <= 1:
+            raise OptionError(f"Expected jitter as a number from 0 to 1, got {jitter!r}.")
 
     def __hash__(self) -> int:
         """Hash the name alone: every kept picture is looked up by its style, and the colours are many numbers."""

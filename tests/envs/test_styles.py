@@ -171,8 +171,8 @@ def test_a_style_of_ones_own_can_be_used_and_a_name_travels_as_json() -> None:
 
 @pytest.mark.parametrize("env_id", ENVS)
 def test_an_unknown_style_is_refused_with_the_nearest_one(env_id: str) -> None:
-    with pytest.raises(UnknownNameError, match=r"Unknown style: .*got 'nigth'. Did you mean 'night'"):
-        gym.make(env_id, style="nigth")
+    with pytest.raises(UnknownNameError, match=r"Unknown style: .*got 'nights'. Did you mean 'night'"):
+        gym.make(env_id, style="nights")
     env = gym.make(env_id, image_size=64)
     with pytest.raises(UnknownNameError, match=r"Unknown style: .*got 7"):
         env.reset(options={"style": 7})
