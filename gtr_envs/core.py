@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from inspect import signature
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypedDict, Unpack
@@ -197,11 +198,8 @@ class VisionTextEnv(Lifecycle, gymnasium.Env[Observation, Any], ABC):
             UnknownNameError: If an option is unknown.
             OptionError: If an option has an unusable value.
         """
-        self._require_open()
-        super().reset(seed=seed)
-        self._begin(self._dressed(self._checked_options(options)))
-        self._start()
-        return self._observe(), self._inform()
+        info = self._restart(seed, options)
+        return self._observe(), info
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Play one action.
@@ -219,14 +217,8 @@ class VisionTextEnv(Lifecycle, gymnasium.Env[Observation, Any], ABC):
             InvalidActionError: If the action is not in the action space.
         """
         self._require_running()
-        outcome = self._play(self._name_of(action))
-        over = outcome.terminated or outcome.truncated
-        info = self._inform() | {"legal": outcome.legal, **outcome.facts}
-        if over:
-            self._end()
-            info["success"] = outcome.success
-        self._show()
-        return self._observe(), outcome.reward, outcome.terminated, outcome.truncated, info
+        reward, terminated, truncated, info = self._advance(self._name_of(action))
+        return self._observe(), reward, terminated, truncated, info
 
     # --- names of actions -------------------------------------------------------------------------------------------
 
@@ -255,6 +247,27 @@ class VisionTextEnv(Lifecycle, gymnasium.Env[Observation, Any], ABC):
         self._look = self._wardrobe.next_look(self.np_random, options.get("style"))
         return {name: value for name, value in options.items() if name != "style"}
 
+    def _restart(self, seed: int | None, options: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Begin an episode without observing it; see :meth:`reset`. Returns its info."""
+        self._require_open()
+        super().reset(seed=seed)
+        self._begin(self._dressed(self._checked_options(options)))
+        self._start()
+        return self._inform()
+
+    def _advance(self, name: str) -> tuple[float, bool, bool, dict[str, Any]]:
+        """Play an action by its name without observing it; see :meth:`step`. Returns all but the observation."""
+        outcome = self._play(name)
+        info = self._inform()
+        info["legal"] = outcome.legal
+        if outcome.facts:
+            info.update(outcome.facts)
+        if outcome.terminated or outcome.truncated:
+            self._end()
+            info["success"] = outcome.success
+        self._show()
+        return outcome.reward, outcome.terminated, outcome.truncated, info
+
     def _name_of(self, action: object) -> str:
         if isinstance(action, IllegalText):
             return action.text
@@ -280,8 +293,8 @@ class VisionTextEnv(Lifecycle, gymnasium.Env[Observation, Any], ABC):
             "action_mask": self._mask_of(legal),
         }
 
-    def _mask_of(self, legal: Collection[str]) -> NDArray[np.int8]:
-        return np.array([token in legal for token in self.action_tokens], dtype=np.int8)
+    def _mask_of(self, legal: Sequence[str]) -> NDArray[np.int8]:
+        return _mask(self.action_tokens, tuple(legal)).copy()
 
 
 def observed(
@@ -301,6 +314,12 @@ def observed(
     if observe == "text":
         return {"text": describe()}
     return {"image": draw()} if observe == "image" else {"image": draw(), "text": tell()}
+
+
+@lru_cache(maxsize=4096)
+def _mask(tokens: tuple[str, ...], legal: tuple[str, ...]) -> NDArray[np.int8]:
+    """Mark the legal ones of the tokens; kept, because few sets of legal actions come again and again."""
+    return np.array([token in legal for token in tokens], dtype=np.int8)
 
 
 def _checked_size(name: str, size: object) -> int:

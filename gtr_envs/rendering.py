@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib import resources
+from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
@@ -78,11 +80,18 @@ _LEAST_VARIED_HEIGHT = 14
 """Lines of text below this height in pixels are plain: there are too few pixels for another shape of the letters."""
 
 
+@lru_cache(maxsize=1)
+def _font_file() -> bytes:
+    """The font that pygame ships, so that no font of the system is needed."""
+    return (resources.files(pygame) / pygame.font.get_default_font()).read_bytes()
+
+
 @lru_cache(maxsize=128)
 def _font(height_px: int, font: str = "plain") -> pygame.font.Font:
-    """The shipped font with the strokes of a typeface."""
+    """A font out of memory: of an open file, forked workers would move the place that the others read at."""
     pygame.font.init()
-    made = pygame.font.Font(None, height_px)
+    # By this factor pygame makes the letters of its own font smaller.
+    made = pygame.font.Font(BytesIO(_font_file()), max(1, int(height_px * 0.6875)))
     made.bold, made.italic = TYPEFACES[font].bold, TYPEFACES[font].italic
     return made
 

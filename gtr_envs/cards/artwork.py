@@ -7,6 +7,7 @@ strip and the parts it puts between, always for a :class:`gtr_envs.styles.Look`:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from functools import lru_cache
 
 import numpy as np
@@ -26,6 +27,8 @@ from gtr_envs.cards.layouts import (
 from gtr_envs.rendering import Canvas, Color, Frame, text_frame
 from gtr_envs.styles import CLASSIC, Look, Style
 
+LABEL = "Formula: "
+"""What stands before a formula in the strip."""
 DETAIL_SIZE = 180
 """Pictures below this size show a large rank and one suit symbol instead of pips, which would be a few pixels."""
 PLAIN = Look(CLASSIC)
@@ -60,26 +63,31 @@ def draw_table(
         A new picture, uint8 [size, size, 3]; it shares no memory with any other.
     """
     frame = _table(tuple(cards), size, goal if len(cards) == 2 else None, look).copy()
-    write_strip(frame, f"Formula: {formula_text}", size, look.style)
+    _labelled(size, look.style)[1].on(frame).write(LABEL + formula_text)
     return frame
 
 
 # A table takes 270 kB at 300 px; a few are kept because every step of an episode shows the same one.
 @lru_cache(maxsize=32)
 def _table(cards: tuple[Card, ...], size: int, goal: int | None, look: Look) -> Frame:
-    """The table with its cards and an empty strip."""
+    """The table with its cards and an empty formula."""
+    frame = _labelled(size, look.style)[0].copy()
+    _lay_hand(frame, cards, goal, look)
+    return frame
+
+
+def _lay_hand(frame: Frame, cards: Sequence[Card], goal: int | None, look: Look) -> None:
+    """Draw the cards, and the goal if there is one, where they lie on a table."""
     layout = layout_of(look.style)
-    frame = empty_table(size, look.style)
     if len(cards) == 4:
         lay_out(frame, cards, layout.four, layout.four_size, look, top=layout.field_top)
     else:
         lay_out(frame, cards, layout.pair, (CARD_WIDTH, CARD_HEIGHT), look, top=layout.field_top)
     if goal is not None:
-        scale = size / REFERENCE_SIZE
+        scale = len(frame) / REFERENCE_SIZE
         (x, y), (width, height) = layout.goal, layout.goal_size
         sign = _goal_sign(goal, round(width * scale), round(height * scale), look.style)
         paste(frame, sign, round((x - width / 2) * scale), round((y - height / 2 + layout.field_top) * scale))
-    return frame
 
 
 def lay_out(
@@ -173,18 +181,130 @@ def write_strip(frame: Frame, text: str, size: int, style: Style = CLASSIC) -> N
         size: Side of the picture in pixels.
         style: What the strip and its letters look like.
     """
-    (top, bottom), margin = _strip_rows(size, style), round(STRIP_MARGIN * size / REFERENCE_SIZE)
-    colors = style.colors
-    room = size - 2 * margin
-    largest, smallest = bottom - top, max(6, (bottom - top) // 2)
-    for height in range(largest, smallest - 1, -1):
-        letters = [_letter(character, height, colors.text, colors.strip, style.font) for character in text]
-        width = sum(letter.shape[1] for letter in letters)
-        if width <= room:
-            break
-    while width > room:
-        width -= letters.pop(0).shape[1]
-    left, top = margin, top + (largest - height) // 2
-    for letter in letters:
-        frame[top : top + height, left : left + letter.shape[1]] = letter
-        left += letter.shape[1]
+    Strip(frame, size, style).write(text)
+
+
+class Strip:
+    """The strip of one picture, for a text that mostly grows: what stands there already is not written again."""
+
+    def __init__(self, frame: Frame, size: int, style: Style = CLASSIC) -> None:
+        """Begin with an empty strip.
+
+        Args:
+            frame: The picture, uint8 [size, size, 3], whose strip is empty; it is written to.
+            size: Side of the picture in pixels.
+            style: What the strip and its letters look like.
+        """
+        self._colors = (style.colors.text, style.colors.strip)
+        self._font = style.font
+        self._top, self._bottom = _strip_rows(size, style)
+        self._margin = round(STRIP_MARGIN * size / REFERENCE_SIZE)
+        self._room = size - 2 * self._margin
+        self._lines = frame[self._top : self._bottom]
+        self._set_height(len(self._lines))
+        self._text = ""
+        self._width = 0
+
+    def on(self, frame: Frame) -> Strip:
+        """Go on writing on a copy of the picture.
+
+        Args:
+            frame: A picture, uint8 [size, size, 3], whose strip shows what this one shows; it is written to.
+
+        Returns:
+            A strip of its own.
+        """
+        strip = copy(self)
+        strip._lines = frame[self._top : self._bottom]
+        strip._set_height(self._height)
+        return strip
+
+    def write(self, text: str) -> None:
+        """Make the strip show a text.
+
+        Args:
+            text: What to write; no newline.
+        """
+        if text == self._text:
+            return
+        if text.startswith(self._text):
+            # What stands there did not fit in larger letters, so what is longer does not either.
+            added = self._letters(text[len(self._text) :])
+            width = self._width + sum([letter.shape[1] for letter in added])
+            if width <= self._room:
+                self._put(added, self._margin + self._width)
+                self._text, self._width = text, width
+                return
+        if self._text:
+            self._lines[:] = self._colors[1]
+        self._write_anew(text)
+
+    def _write_anew(self, text: str) -> None:
+        """Choose the size of the letters and write all of them."""
+        largest = len(self._lines)
+        for height in range(largest, max(6, largest // 2) - 1, -1):
+            self._set_height(height)
+            letters = self._letters(text)
+            width = sum(letter.shape[1] for letter in letters)
+            if width <= self._room:
+                break
+        self._text, self._width = text, width
+        while width > self._room:
+            width -= letters.pop(0).shape[1]
+        self._put(letters, self._margin)
+
+    def _set_height(self, height: int) -> None:
+        """Choose letters, which stand in the middle of the strip's height."""
+        top = (len(self._lines) - height) // 2
+        self._height, self._row = height, self._lines[top : top + height]
+
+    def _letters(self, text: str) -> list[Frame]:
+        """The letters of a text."""
+        return [_letter(character, self._height, *self._colors, self._font) for character in text]
+
+    def _put(self, letters: Sequence[Frame], left: int) -> None:
+        """Draw letters side by side."""
+        for letter in letters:
+            right = left + letter.shape[1]
+            self._row[:, left:right] = letter
+            left = right
+
+
+@lru_cache(maxsize=16)
+def _labelled(size: int, style: Style) -> tuple[Frame, Strip]:
+    """A table without cards whose strip shows the label, and that strip; neither is written to."""
+    frame = empty_table(size, style)
+    strip = Strip(frame, size, style)
+    strip.write(LABEL)
+    return frame, strip
+
+
+class KeptTable:
+    """A picture of a table that is kept up to date: only what has changed is drawn again."""
+
+    def __init__(self, frame: Frame, goal: int) -> None:
+        """Take a picture over; nothing is drawn yet.
+
+        Args:
+            frame: The picture, uint8 [size, size, 3], at least 64 px; it is written to.
+            goal: The value to reach; see :func:`draw_table`.
+        """
+        self._frame, self._size, self._goal = frame, len(frame), goal
+        self._cards: tuple[Card, ...] = ()
+        self._look = PLAIN
+        self._strip = Strip(frame, self._size)
+
+    def show(self, cards: tuple[Card, ...], formula_text: str, look: Look = PLAIN) -> None:
+        """Make the picture the one that :func:`draw_table` would draw.
+
+        Args:
+            cards: Two or four cards in table order.
+            formula_text: The formula so far.
+            look: The style, and how the cards lie.
+        """
+        if cards != self._cards or look != self._look:
+            table, strip = _labelled(self._size, look.style)
+            np.copyto(self._frame, table)
+            _lay_hand(self._frame, cards, self._goal if len(cards) == 2 else None, look)
+            self._cards, self._look, self._strip = cards, look, strip.on(self._frame)
+        self._strip.write(LABEL + formula_text)

@@ -313,10 +313,11 @@ class HandPlaces(NamedTuple):
     """Width of each card."""
     height: int
     """Height of each card."""
-    places: list[tuple[int, int]]
+    places: tuple[tuple[int, int], ...]
     """Left and upper edge of each card, from the corner of the space of the hand."""
 
 
+@lru_cache(maxsize=256)
 def lay_cards(n_cards: int, room_width: int, room_height: int, gap: int) -> HandPlaces:
     """Place cards in as many rows as make them largest.
 
@@ -339,7 +340,7 @@ def lay_cards(n_cards: int, room_width: int, room_height: int, gap: int) -> Hand
     n_columns = ceil(n_cards / n_rows)
     height = int(height_in(n_rows))
     width = int(height * CARD_WIDTH / CARD_HEIGHT)
-    places = [((width + gap) * (i % n_columns), (height + gap) * (i // n_columns)) for i in range(n_cards)]
+    places = tuple(((width + gap) * (i % n_columns), (height + gap) * (i // n_columns)) for i in range(n_cards))
     return HandPlaces(width, height, places)
 
 

@@ -42,7 +42,7 @@ PIPS: dict[int, tuple[Point, ...]] = {
 """Centres of the pips on a card of 82 x 114."""
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=1024)
 def draw_card(
     card: Card, width: int, height: int, *, detailed: bool, style: Style = CLASSIC, nudge: Nudge = STILL
 ) -> Frame:
