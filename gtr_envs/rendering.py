@@ -177,8 +177,7 @@ class Canvas:
             enlargement: How many times larger the picture is drawn.
             font: The letters; one of :data:`TYPEFACES`.
         """
-        self.width, self.height = width, height
-        self._color = color
+        self._size = (width, height)
         self._font = font
         self._scale = enlargement
         self._surface = pygame.Surface((width * enlargement, height * enlargement))
@@ -260,29 +259,7 @@ class Canvas:
         Returns:
             The picture, uint8 [H, W, 3].
         """
-        return surface_frame(pygame.transform.smoothscale(self._surface, (self.width, self.height)))
-
-    def turned_frame(self, scale: float, degrees: float, shift: Point) -> Frame:
-        """Shrink the drawing to its finished size, made smaller and turned inside it; the rest is background.
-
-        Args:
-            scale: The largest size, 1 for the whole picture; smaller if the turned drawing needs more room.
-            degrees: How far it is turned, counterclockwise.
-            shift: Where it lies in the free room to the right and downwards, each from -1 to 1; 0 is the middle.
-
-        Returns:
-            The picture, uint8 [H, W, 3].
-        """
-        # Rotating fills the corners with the colour of the upper left pixel.
-        turned = pygame.transform.rotate(self._surface, degrees)
-        width, height = (length / self._scale for length in turned.get_size())
-        scale = min(scale, self.width / width, self.height / height)
-        small = pygame.transform.smoothscale(turned, (max(1, int(width * scale)), max(1, int(height * scale))))
-        picture = pygame.Surface((self.width, self.height))
-        picture.fill(self._color)
-        room = (self.width - small.get_width(), self.height - small.get_height())
-        picture.blit(small, [round(free * (1 + part) / 2) for free, part in zip(room, shift, strict=True)])
-        return surface_frame(picture)
+        return surface_frame(pygame.transform.smoothscale(self._surface, self._size))
 
 
 def surface_frame(surface: pygame.Surface) -> Frame:
@@ -295,6 +272,36 @@ def surface_frame(surface: pygame.Surface) -> Frame:
         The picture, uint8 [H, W, 3].
     """
     return np.ascontiguousarray(pygame.surfarray.array3d(surface).transpose(1, 0, 2))
+
+
+def turned_frame(
+    drawing: Frame, size: tuple[int, int], scale: float, degrees: float, shift: Point, background: Color
+) -> Frame:
+    """Turn a drawing and put it into a picture, made smaller so that it fits.
+
+    Args:
+        drawing: uint8 [h, w, 3], larger than the picture, whose upper left pixel has the colour of the background.
+        size: Width and height of the picture in pixels.
+        scale: The largest size of the drawing, 1 for all of the picture; it is smaller if turning takes more room.
+        degrees: How far it is turned, counterclockwise.
+        shift: Where it lies in the free room to the right and downwards, each from -1 to 1; 0 is the middle.
+        background: Colour of the rest.
+
+    Returns:
+        The picture, uint8 [H, W, 3].
+    """
+    # Rotating fills the corners with the colour of the upper left pixel.
+    turned = pygame.transform.rotate(pygame.image.frombuffer(drawing, drawing.shape[1::-1], "RGB"), degrees)
+    largest = min(
+        scale * size[0] / drawing.shape[1],
+        *(room / length for room, length in zip(size, turned.get_size(), strict=True)),
+    )
+    small = pygame.transform.smoothscale(turned, [max(1, int(length * largest)) for length in turned.get_size()])
+    picture = pygame.Surface(size)
+    picture.fill(background)
+    free = [room - length for room, length in zip(size, small.get_size(), strict=True)]
+    picture.blit(small, [round(room * (1 + part) / 2) for room, part in zip(free, shift, strict=True)])
+    return surface_frame(picture)
 
 
 def wrap_text(text: str, height_px: int, width_px: float) -> list[str]:

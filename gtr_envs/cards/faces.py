@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import cos, pi, sin
 from typing import NamedTuple
 
 from gtr_envs.cards.deck import Card
 from gtr_envs.cards.layouts import CARD_HEIGHT, CARD_WIDTH
-from gtr_envs.rendering import Canvas, Color, Frame, Point
+from gtr_envs.rendering import Canvas, Color, Frame, Point, turned_frame
 from gtr_envs.styles import CLASSIC, STILL, Nudge, Palette, Style
 
 _LEFT, _MID, _RIGHT = 40.0, 54.8, 69.6
@@ -59,13 +59,19 @@ def draw_card(
     Returns:
         The place with the card, uint8 [height, width, 3], read-only.
     """
+    return lay(partial(_flat_card, card, detailed, style), width, height, style, nudge)
+
+
+@lru_cache(maxsize=1024)
+def _flat_card(card: Card, detailed: bool, style: Style, width: int, height: int) -> Frame:
+    """A card that fills its place."""
     face = FACES[style.face]
     ink, paper = style.colors.ink(card.suit), style.colors.card
     if face.inked:
         ink, paper = paper, ink
     pen = _blank(width, height, style, paper, ink, card.suit)
     (face.draw if detailed else face.draw_small)(pen, card)
-    return lay(pen.canvas, style, nudge)
+    return pen.finished()
 
 
 @lru_cache(maxsize=64)
@@ -81,13 +87,19 @@ def draw_card_back(width: int, height: int, *, style: Style = CLASSIC, nudge: Nu
     Returns:
         The place with the card, uint8 [height, width, 3], read-only.
     """
+    return lay(partial(_flat_back, style), width, height, style, nudge)
+
+
+@lru_cache(maxsize=32)
+def _flat_back(style: Style, width: int, height: int) -> Frame:
+    """A back that fills its place."""
     colors = style.colors
     pen = _blank(width, height, style, colors.card, colors.back, "D")
     pen.panel(6, 6, 70, 102, colors.back)
     for row in range(9):
         for column in range(6 - row % 2):
             pen.polygon(_diamond(13.5 + 11 * (column + row % 2 / 2), 13 + 11 * row, 4.2), colors.back_pattern)
-    return lay(pen.canvas, style, nudge)
+    return pen.finished()
 
 
 def _blank(width: int, height: int, style: Style, paper: Color, ink: Color, suit: str) -> _Pen:
@@ -111,26 +123,32 @@ class _Pen:
     def __init__(
         self, canvas: Canvas, x_scale: float, y_scale: float, ink: Color, paper: Color, suit: str, colors: Palette
     ) -> None:
-        self.canvas, self._x, self._y, self._suit = canvas, x_scale, y_scale, suit
+        self._canvas, self._x, self._y, self._suit = canvas, x_scale, y_scale, suit
         self.ink, self.paper, self.colors = ink, paper, colors
 
     def letters(self, text: str, x: float, y: float, width: float, height: float, color: Color | None = None) -> None:
         """Write large letters around a centre, in the ink of the card unless another colour is given."""
         place, room = (x * self._x, y * self._y), width * self._x
-        self.canvas.letters(text, place, room, height * self._y, color or self.ink)
+        self._canvas.letters(text, place, room, height * self._y, color or self.ink)
+
+    def finished(self) -> Frame:
+        """Return the drawing, read-only."""
+        frame = self._canvas.frame()
+        frame.setflags(write=False)
+        return frame
 
     def polygon(self, points: Sequence[Point], color: Color) -> None:
         """Fill a polygon."""
-        self.canvas.polygon([(x * self._x, y * self._y) for x, y in points], color)
+        self._canvas.polygon([(x * self._x, y * self._y) for x, y in points], color)
 
     def circle(self, x: float, y: float, radius: float, color: Color) -> None:
         """Fill a circle."""
-        self.canvas.circle((x * self._x, y * self._y), radius * self._y, color)
+        self._canvas.circle((x * self._x, y * self._y), radius * self._y, color)
 
     def panel(self, left: float, top: float, width: float, height: float, color: Color) -> None:
         """Fill a rounded rectangle."""
         x, y = self._x, self._y
-        self.canvas.box(left * x, top * y, width * x, height * y, color, radius=4 * y)
+        self._canvas.box(left * x, top * y, width * x, height * y, color, radius=4 * y)
 
     def suit(self, x: float, y: float, size: float, *, upside_down: bool = False) -> None:
         """Draw the suit symbol around a centre."""
@@ -244,24 +262,33 @@ MOST_DEGREES = 7.0
 """How far a card is turned at most; a sign that is wider than high is turned less, so that it stays as large."""
 SHRINKAGE = 0.22
 """How much smaller things are drawn with full jitter: the room in which they are moved."""
+OVERSIZE = 2
+"""How many times larger things are drawn before they are turned."""
 
 
-def lay(canvas: Canvas, style: Style, nudge: Nudge) -> Frame:
-    """Finish the drawing of a card or a sign, with the jitter of its style; it never leaves its place.
+def lay(draw: Callable[[int, int], Frame], width: int, height: int, style: Style, nudge: Nudge) -> Frame:
+    """Draw a card or a sign with the jitter of its style; it never leaves its place.
 
     Args:
-        canvas: The drawing, as large as the place.
+        draw: Draws it so that it fills a place of the given width and height in pixels; should keep what it draws.
+        width: Width of the place in pixels.
+        height: Height of the place in pixels.
         style: Says how much it may be moved and turned.
-        nudge: Where it lies.
+        nudge: How it lies.
 
     Returns:
-        The place, uint8 [H, W, 3], read-only.
+        The place, uint8 [height, width, 3].
     """
-    if style.jitter:
-        right, down, turn = nudge
-        degrees = MOST_DEGREES * style.jitter * turn * min(1.0, canvas.height / canvas.width)
-        frame = canvas.turned_frame(1 - SHRINKAGE * style.jitter, degrees, (right, down))
-    else:
-        frame = canvas.frame()
+    if not style.jitter:
+        return draw(width, height)
+    right, down, turn = nudge
+    frame = turned_frame(
+        draw(OVERSIZE * width, OVERSIZE * height),
+        (width, height),
+        1 - SHRINKAGE * style.jitter,
+        MOST_DEGREES * style.jitter * turn * min(1.0, height / width),
+        (right, down),
+        style.colors.table,
+    )
     frame.setflags(write=False)
     return frame

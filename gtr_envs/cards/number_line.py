@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Unpack
 
 from gtr_envs.cards.artwork import PLAIN, empty_table, layout_of, paste, write_strip
@@ -274,14 +274,20 @@ def draw_number_line(
     if layout.swapped:
         signs.reverse()
     for place, ((word, number, ink), top) in enumerate(zip(signs, PANEL_TOPS, strict=True)):
-        sign = _sign(word, number, ink, size - 2 * left, height, style, look.nudge(place))
+        sign = _laid_sign(word, number, ink, size - 2 * left, height, style, look.nudge(place))
         paste(frame, sign, left, round((top + layout.field_top) * scale))
     write_strip(frame, f"Moves: {moves_text}", size, style)
     return frame
 
 
 @lru_cache(maxsize=128)
-def _sign(word: str, number: int, ink: Color, width: int, height: int, style: Style, nudge: Nudge) -> Frame:
+def _laid_sign(word: str, number: int, ink: Color, width: int, height: int, style: Style, nudge: Nudge) -> Frame:
+    """A sign as it lies in its place."""
+    return lay(partial(_sign, word, number, ink, style), width, height, style, nudge)
+
+
+@lru_cache(maxsize=128)
+def _sign(word: str, number: int, ink: Color, style: Style, width: int, height: int) -> Frame:
     """A sign with a word at one end and a large number at the other."""
     colors, from_right = style.colors, layout_of(style).from_right
     canvas = Canvas(width, height, colors.table, font=style.font)
@@ -291,7 +297,7 @@ def _sign(word: str, number: int, ink: Color, width: int, height: int, style: St
     word_left, number_middle = (0.44, 0.2) if from_right else (0.06, 0.8)
     canvas.write(word, (width * word_left, height / 2), height * 0.62, width * 0.52, ink)
     canvas.letters(str(number), (width * number_middle, height / 2), width * 0.32, height * 0.66, ink)
-    return lay(canvas, style, nudge)
+    return canvas.frame()
 
 
 @lru_cache(maxsize=16)

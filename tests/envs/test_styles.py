@@ -6,10 +6,14 @@ import copy
 import hashlib
 import itertools
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import pygame
 import pytest
 from gymnasium.envs.registration import EnvSpec
 
@@ -153,6 +157,21 @@ def test_a_player_against_a_solver_sees_the_style_too() -> None:
     observation, info = env.reset(seed=1, options={"cards": ["HT", "D6", "CQ", "SA"]})
     assert info["style"] == "night"
     assert np.array_equal(observation["image"], draw_view(HAND, "", "", 64, look("night")))
+
+
+def test_a_batch_is_drawn_in_the_same_styles_as_its_games() -> None:
+    batch, single = (
+        gym.make_vec("Points24-v0", 4, vectorization_mode=mode, image_size=64, style="test")
+        for mode in ("vector_entry_point", "sync")
+    )
+    rng = np.random.default_rng(0)
+    said = [(batch.reset(seed=3), single.reset(seed=3))]
+    for _ in range(40):
+        actions = rng.integers(17, size=4)
+        said.append((batch.step(actions), single.step(actions)))
+    for ours, theirs in said:
+        assert np.array_equal(ours[0]["image"], theirs[0]["image"])
+        assert ours[-1]["style"].tolist() == theirs[-1]["style"].tolist()
 
 
 @pytest.mark.parametrize("env_id", ENVS)
@@ -318,6 +337,18 @@ def test_the_nudges_move_and_turn_a_card() -> None:
 def test_two_hands_do_not_lie_alike() -> None:
     nudges = Wardrobe("windy").next_look(np.random.default_rng(0)).nudges
     assert len(set(nudges)) == N_NUDGES
+
+
+def test_the_gallery_shows_every_environment_in_every_style(tmp_path: Path) -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    command = [sys.executable, str(docs / "gallery.py"), "--folder", str(tmp_path), "--size", "64"]
+    subprocess.run(command, check=True, timeout=250)
+    drawn = {path.stem for path in tmp_path.iterdir()}
+    assert drawn == {*ENVS, "duel", "gym_cards"}
+    page = (docs / "environments" / "gallery.md").read_text()
+    assert all(f"../images/gallery/{name}.png" in page for name in drawn)
+    sheet = pygame.image.load(tmp_path / "Points24-v0.png")
+    assert sheet.get_size() == (4 * 70, len(STYLES) * (64 + 6 + 22))
 
 
 @pytest.mark.golden
