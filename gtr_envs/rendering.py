@@ -291,7 +291,7 @@ def turned_frame(
         The picture, uint8 [H, W, 3].
     """
     # Rotating fills the corners with the colour of the upper left pixel.
-    turned = pygame.transform.rotate(pygame.image.frombuffer(drawing, drawing.shape[1::-1], "RGB"), degrees)
+    turned = pygame.transform.rotate(pygame.image.frombuffer(drawing.data, drawing.shape[1::-1], "RGB"), degrees)
     largest = min(
         scale * size[0] / drawing.shape[1],
         *(room / length for room, length in zip(size, turned.get_size(), strict=True)),

@@ -20,7 +20,7 @@ from gymnasium.envs.registration import EnvSpec
 import gtr_envs  # noqa: F401 - registers the environments
 from gtr_envs import styles
 from gtr_envs.cards import duel, faces, layouts
-from gtr_envs.cards.artwork import draw_table, empty_table
+from gtr_envs.cards.artwork import KeptTable, draw_table, empty_table
 from gtr_envs.cards.blackjack import draw_hands
 from gtr_envs.cards.deck import SUITS, Card, parse_card
 from gtr_envs.cards.duel.table import draw_match, draw_view
@@ -334,9 +334,32 @@ def test_the_nudges_move_and_turn_a_card() -> None:
     assert paper[3][-1] < paper[2][-1]
 
 
-def test_two_hands_do_not_lie_alike() -> None:
-    nudges = Wardrobe("windy").next_look(np.random.default_rng(0)).nudges
-    assert len(set(nudges)) == N_NUDGES
+def test_no_two_cards_of_a_hand_lie_alike() -> None:
+    looks = Wardrobe("windy").next_look(np.random.default_rng(0))
+    assert len(set(looks.nudges)) == N_NUDGES
+    picture = draw_table(HAND[:1] * 4, "", 300, look=looks)
+    places = [picture[y - 57 : y + 57, x - 41 : x + 41] for x, y in ((75, 77), (225, 77), (75, 211), (225, 211))]
+    for first, second in itertools.combinations(places, 2):
+        assert (first != second).any(axis=2).mean() > 0.05
+
+
+@pytest.mark.parametrize("part", ["face", "font"])
+def test_faces_and_letters_can_be_told_apart(part: str) -> None:
+    values = {"face": styles.FACES, "font": styles.FONTS}[part]
+    drawn = [
+        faces.draw_card(parse_card("H8"), 82, 114, detailed=True, style=Style(value, **{part: value})).astype(int)
+        for value in values
+    ]
+    for first, second in itertools.combinations(drawn, 2):
+        assert (np.abs(first - second).max(axis=2) > 60).mean() > 0.01
+
+
+def test_a_kept_table_is_drawn_again_in_another_look() -> None:
+    frame = np.zeros((96, 96, 3), dtype=np.uint8)
+    table = KeptTable(frame, goal=24)
+    for name in STYLES:
+        table.show(HAND, "(5-", look(name))
+        assert np.array_equal(frame, draw_table(HAND, "(5-", 96, look=look(name)))
 
 
 def test_the_gallery_shows_every_environment_in_every_style(tmp_path: Path) -> None:
