@@ -70,12 +70,14 @@ class SolverOpponent:
             Index of the action.
         """
         duel: DuelEnv = env.unwrapped
-        optimal = duel.optimal_actions(agent)
-        if not optimal or self._rng.random() >= self.strength:
-            legal = [token for token in duel.legal_actions(agent) if token != END or END in optimal]
+        # The search takes nearly all the time of a duel, so it is made only for a token that is to be optimal.
+        chosen = duel.optimal_actions(agent) if self._rng.random() < self.strength else ()
+        if not chosen:
+            legal = duel.legal_actions(agent)
+            wins = END in legal and END in duel.optimal_actions(agent)
             # Only a player who is out has nothing but "=" to play.
-            optimal = tuple(legal) or (END,)
-        return duel.action_tokens.index(optimal[int(self._rng.integers(len(optimal)))])
+            chosen = tuple(token for token in legal if token != END or wins) or (END,)
+        return duel.action_tokens.index(chosen[int(self._rng.integers(len(chosen)))])
 
 
 class AgainstEnv(VisionTextEnv):
@@ -282,7 +284,7 @@ class AgainstEnv(VisionTextEnv):
         """Play one round against the opponent."""
         other = AGENTS[1 - AGENTS.index(self.agent)]
         actions = {self.agent: action, other: self._player.act(self._duel, other)}
-        _, rewards, terminations, truncations, infos = self._duel.step(actions)
+        rewards, terminations, truncations, infos = self._duel.play(actions)
         info = infos[self.agent]
         return Outcome(
             rewards[self.agent],

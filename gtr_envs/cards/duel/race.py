@@ -404,6 +404,25 @@ class DuelEnv(Lifecycle, ParallelEnv[str, Observation, Any]):  # type: ignore[mi
             ResetNeededError: If no game is running.
             InvalidActionError: If an action is missing or not in the action space; nothing is played then.
         """
+        played = self.play(actions)
+        return (self._observe(), *played)
+
+    def play(
+        self, actions: Mapping[str, Any]
+    ) -> tuple[dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
+        """Play one round without observing it, for who has eyes of its own.
+
+        Args:
+            actions: As for :meth:`step`.
+
+        Returns:
+            Rewards, terminations, truncations and infos of each player.
+
+        Raises:
+            EnvironmentClosedError: If the environment was closed.
+            ResetNeededError: If no game is running.
+            InvalidActionError: If an action is missing or not in the action space; nothing is played then.
+        """
         self._require_running()
         if set(actions) != set(AGENTS):
             raise InvalidActionError(
@@ -420,7 +439,6 @@ class DuelEnv(Lifecycle, ParallelEnv[str, Observation, Any]):  # type: ignore[mi
             self._end()
         self._show()
         return (
-            self._observe(),
             {agent: self._reward(agent, outcome) for agent, outcome in outcomes.items()},
             dict.fromkeys(AGENTS, terminated),
             dict.fromkeys(AGENTS, truncated),
