@@ -19,6 +19,7 @@ from gtr_envs.errors import InvalidActionError, require_known
 from gtr_envs.lifecycle import Lifecycle
 from gtr_envs.rendering import Frame
 from gtr_envs.spaces import vision_text_space
+from gtr_envs.styles import CLASSIC, Look, Style, Wardrobe
 
 MIN_IMAGE_SIZE = 64
 """Below this side in pixels a picture cannot be read."""
@@ -48,6 +49,9 @@ class ViewOptions(TypedDict, total=False):
     """Side of rendered frames in pixels, 64 to 1024; None takes the larger of ``image_size`` and 300."""
     observe: str
     """``"both"`` (unless given), ``"image"``, or ``"text"``: no picture, and all it would show in words."""
+    style: str | Style
+    """How it looks: a name of :data:`gtr_envs.styles.STYLES` (``"classic"`` unless given); ``"train"`` or ``"test"``,
+    which deal one of a split at every reset; or a style of one's own."""
 
 
 class IllegalText(NamedTuple):
@@ -82,6 +86,7 @@ class VisionTextEnv(Lifecycle, gymnasium.Env[Observation, Any], ABC):
     what comes in and hands out copies; the course of an episode is that of :class:`gtr_envs.lifecycle.Lifecycle`.
     """
 
+    option_names: tuple[str, ...] = ("style",)
     expert_always_wins: bool = True
     """False for a game of chance, in which the expert plays best and may lose all the same."""
 
@@ -104,7 +109,7 @@ class VisionTextEnv(Lifecycle, gymnasium.Env[Observation, Any], ABC):
             **view: How the game is shown; see :class:`ViewOptions`.
 
         Raises:
-            UnknownNameError: If there is no such argument, or no such mode.
+            UnknownNameError: If there is no such argument, mode or style.
             OptionError: If a size is no whole number from 64 to 1024.
         """
         known = {*ViewOptions.__annotations__, *signature(type(self)).parameters} - {"view"}
@@ -117,6 +122,8 @@ class VisionTextEnv(Lifecycle, gymnasium.Env[Observation, Any], ABC):
         Lifecycle.__init__(self, render_mode, _checked_size("render_size", render_size))
         self.observe = view.get("observe", OBSERVE[0])
         require_known("observe", self.observe, OBSERVE)
+        self._wardrobe = Wardrobe(view.get("style", CLASSIC))
+        self._look = Look()
         self.action_tokens: tuple[str, ...] = tuple(action_tokens)
         self.action_space: spaces.Discrete = spaces.Discrete(len(self.action_tokens))
         if self.observe == "text":
@@ -166,7 +173,7 @@ class VisionTextEnv(Lifecycle, gymnasium.Env[Observation, Any], ABC):
 
     @abstractmethod
     def _draw(self, size: int) -> Frame:
-        """A new picture of the given side in pixels."""
+        """A new picture of the given side in pixels, as ``self._look`` wants it."""
 
     @abstractmethod
     def _facts(self) -> dict[str, Any]:
@@ -235,11 +242,16 @@ class VisionTextEnv(Lifecycle, gymnasium.Env[Observation, Any], ABC):
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
+    def _dressed(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Choose the look of an episode, and leave the other options to the game."""
+        self._look = self._wardrobe.next_look(self.np_random, options.get("style"))
+        return {name: value for name, value in options.items() if name != "style"}
+
     def _restart(self, seed: int | None, options: Mapping[str, Any] | None) -> dict[str, Any]:
         """Begin an episode without observing it; see :meth:`reset`. Returns its info."""
         self._require_open()
         super().reset(seed=seed)
-        self._begin(self._checked_options(options))
+        self._begin(self._dressed(self._checked_options(options)))
         self._start()
         return self._inform()
 
@@ -274,7 +286,12 @@ class VisionTextEnv(Lifecycle, gymnasium.Env[Observation, Any], ABC):
 
     def _inform(self) -> dict[str, Any]:
         legal = self.legal_actions
-        return {**self._facts(), "legal_actions": legal, "action_mask": self._mask_of(legal)}
+        return {
+            **self._facts(),
+            "style": self._look.style.name,
+            "legal_actions": legal,
+            "action_mask": self._mask_of(legal),
+        }
 
     def _mask_of(self, legal: Sequence[str]) -> NDArray[np.int8]:
         return _mask(self.action_tokens, tuple(legal)).copy()

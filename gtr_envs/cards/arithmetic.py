@@ -36,7 +36,7 @@ class CardArithmeticEnv(VisionTextEnv):
     public environments with exact arithmetic and a grammar.
     """
 
-    option_names = ("numbers", "cards")
+    option_names = (*VisionTextEnv.option_names, "numbers", "cards")
     n_cards: ClassVar[int]
     """How many cards lie on the table."""
     operators: ClassVar[tuple[str, ...]]
@@ -255,7 +255,7 @@ class CardArithmeticEnv(VisionTextEnv):
         return f"cards: {' '.join(self._card_names)}\nformula: {self._text()}"
 
     def _draw(self, size: int) -> Frame:
-        return draw_table(self._cards, self._text(), size, goal=self.target)
+        return draw_table(self._cards, self._text(), size, goal=self.target, look=self._look)
 
     # --- dealing ----------------------------------------------------------------------------------------------------
 

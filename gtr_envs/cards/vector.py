@@ -290,7 +290,7 @@ class Points24VectorEnv(VectorEnv[dict[str, Any], Any, NDArray[Any]]):
             return {"text": tuple(env._described() for env in self.envs)}
         texts = tuple(env._text() for env in self.envs)
         for env, text, table in zip(self.envs, texts, self._tables, strict=True):
-            table.show(env._cards, text)
+            table.show(env._cards, text, env._look)
         images = self._images.copy() if self.copy else self._images
         return {"image": images} if observe == "image" else {"image": images, "text": texts}
 
