@@ -29,6 +29,13 @@ BLIND_ACTIONS = 9
 """Actions of the blind player, if the episode is not over before."""
 N_COLORS = 256
 """Colours of a sheet: its file is a third of one with all colours, and looks the same."""
+AT_A_GLANCE = (
+    ("VisualBlackjack-v0", "classic"),
+    ("Points24-v0", "desert"),
+    ("NumberLine-v0", "night"),
+    ("EZPoints-v0", "arcade"),
+)
+"""Environment and style of each frame of the sheet that shows the variety in one row."""
 GAP = 6
 CAPTION_HEIGHT = 22
 INK, PAPER = (40, 40, 40), (255, 255, 255)
@@ -123,12 +130,14 @@ def sheet(rows: Mapping[str, Sequence[Frame]]) -> bytes:
     """Put frames on a sheet, a row with a caption for each name.
 
     Args:
-        rows: Frames of one size by the row's name.
+        rows: Frames of one size by the row's name; a row without a name has no caption.
 
     Returns:
         A PNG file.
     """
-    parts = [part for caption, frames in rows.items() for part in (_caption(caption, frames), _row(frames))]
+    parts = [
+        part for name, frames in rows.items() for part in ([_caption(name, frames)] if name else []) + [_row(frames)]
+    ]
     picture = Image.fromarray(np.concatenate(parts)).quantize(N_COLORS, dither=Image.Dither.NONE)
     file = BytesIO()
     picture.save(file, "png", optimize=True)
@@ -161,6 +170,7 @@ def main() -> None:
         for env_id in ENVS
     }
     sheets["duel"] = {style: duel_states(size, style) for style in STYLES}
+    sheets["overview"] = {"": [sheets[env_id][style][1] for env_id, style in AT_A_GLANCE]}
     sheets["gym_cards"] = {env_id: states(env_id) for env_id in COMPAT_ENVS}
     options.folder.mkdir(parents=True, exist_ok=True)
     for name, rows in sheets.items():

@@ -367,7 +367,7 @@ def test_the_gallery_shows_every_environment_in_every_style(tmp_path: Path) -> N
     command = [sys.executable, str(docs / "gallery.py"), "--folder", str(tmp_path), "--size", "64"]
     subprocess.run(command, check=True, timeout=250)
     drawn = {path.stem for path in tmp_path.iterdir()}
-    assert drawn == {*ENVS, "duel", "gym_cards"}
+    assert drawn == {*ENVS, "duel", "gym_cards", "overview"}
     page = (docs / "environments" / "gallery.md").read_text()
     assert all(f"../images/gallery/{name}.png" in page for name in drawn)
     sheet = pygame.image.load(tmp_path / "Points24-v0.png")
