@@ -29,6 +29,7 @@ import numpy as np
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.utils import LinearSchedule
 
 import gtr_envs  # noqa: F401 - registers the environments
 from gtr_agents.evaluation import Split, episode_seeds
@@ -36,18 +37,22 @@ from gtr_agents.metrics import wilson_interval
 from gtr_envs.wrappers import ImageOnly
 
 ENV_ID = "NumberLine-v0"
-SEEDS = (1, 2, 3)  # seed 0 was used for choosing the settings
+SEEDS = (4, 5, 6)
+"""Seeds 0 to 3, 10 and 11 were used for choosing the settings; their runs are kept beside the data."""
 EPISODES = 500
+FIRST_EPISODE = 500
+"""The first so many test episodes were looked at while choosing."""
 N_ENVS = 8
 SETTINGS: dict[str, Any] = {
     "n_steps": 128,
     "batch_size": 256,
     "n_epochs": 4,
-    "learning_rate": 5e-4,
     "gamma": 0.9,
     "ent_coef": 0.01,
 }
-"""Arguments of PPO that differ from its defaults."""
+"""Arguments of PPO that differ from its defaults, beside the learning rate."""
+LEARNING_RATE = 5e-4
+"""Falls linearly to 0. Held constant for 40,000 steps, one trial of three ended at 52 %."""
 UNIFORM = {"success": 0.598, "clean": 0.269}
 """Exact rates of uniformly random moves, from the environment's page."""
 DATA = Path("docs/results_data/sb3-number-line")
@@ -136,6 +141,14 @@ class Curve(BaseCallback):
         say(f"{self.num_timesteps:>8} steps: target reached {reached:.1%}, no wrong move {clean:.1%}")
 
 
+def cpu_name() -> str:
+    """The processor, as far as the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
 def train(out: Path, seeds: Sequence[int], steps: int, image_size: int, split: Split) -> None:
     """Train and evaluate once per seed; what is complete is left alone."""
     import torch
@@ -151,12 +164,13 @@ def train(out: Path, seeds: Sequence[int], steps: int, image_size: int, split: S
         lines = out / f"seed-{seed}.csv"
         lines.unlink(missing_ok=True)
         vector = make_vec_env(lambda: make_env(image_size), n_envs=N_ENVS, seed=seed)
-        model = PPO("CnnPolicy", vector, seed=seed, device="cpu", **SETTINGS)
+        falling = LinearSchedule(LEARNING_RATE, 0.0, 1.0)
+        model = PPO("CnnPolicy", vector, learning_rate=falling, seed=seed, device="cpu", **SETTINGS)
         started = time.perf_counter()
-        # The curve is drawn on validation episodes, so that the reported ones are looked at once, at the end.
+        # The curve is drawn on validation episodes; those that are reported are looked at once, at the end.
         model.learn(steps, callback=Curve(lines, steps // 20, image_size, episode_seeds("validation", 100)))
         trained_s = time.perf_counter() - started
-        fixed = episode_seeds(split, EPISODES)
+        fixed = episode_seeds(split, FIRST_EPISODE + EPISODES)[FIRST_EPISODE:]
         results = {
             name: evaluate(player_of(model, greedy=greedy), image_size, fixed)
             for name, greedy in (("greedy", True), ("sampled", False))
@@ -166,11 +180,12 @@ def train(out: Path, seeds: Sequence[int], steps: int, image_size: int, split: S
             "seed": seed,
             "steps": model.num_timesteps,
             "image_size": image_size,
-            "settings": SETTINGS | {"n_envs": N_ENVS, "policy": "CnnPolicy"},
+            "settings": SETTINGS | {"n_envs": N_ENVS, "policy": "CnnPolicy", "first_learning_rate": LEARNING_RATE},
             "split": split,
+            "first_reset_seed": fixed[0],
             "episodes": EPISODES,
             "train_seconds": round(trained_s, 1),
-            "hardware": f"{platform.machine()}, one thread of {os.cpu_count()} cores",
+            "hardware": f"{cpu_name()}, one thread of {os.cpu_count()} shared cores",
             "versions": {name: version(name) for name in ("stable-baselines3", "torch", "gymnasium", "numpy")},
             **results,
         }
@@ -199,22 +214,18 @@ def table(data: Path, figure: Path) -> None:
                 cells.append(f"{rates[name]:.1%} ({low:.1%} - {high:.1%})")
         say(f"| {' | '.join(cells)} |")
     fig, axes = plt.subplots(figsize=(7.2, 3.6), dpi=150, layout="constrained")
-    for name, colour, label in (
-        ("success", "#1f77b4", "target reached"),
-        ("clean", "#d97706", "without a wrong move"),
-    ):
-        for i, record in enumerate(records):
-            with (data / f"seed-{record['seed']}.csv").open(encoding="utf-8") as file:
-                lines = list(csv.DictReader(file))
-            steps = [int(line["steps"]) for line in lines]
-            rates = [float(line[name]) for line in lines]
-            axes.plot(steps, rates, color=colour, alpha=0.8, label=label if i == 0 else None)
-        axes.axhline(UNIFORM[name], color=colour, linestyle=":", linewidth=1)
-    axes.axhline(0.9, color="#6b7280", linewidth=0.8)
-    axes.set(xlabel="environment steps", ylabel="share of 100 validation episodes", ylim=(0, 1.02))
+    # Greedily, both rates are the same in every evaluation: a player without memory that sets out wrongly goes on so.
+    for record, colour in zip(records, ("#1f77b4", "#d97706", "#2a9d8f"), strict=False):
+        with (data / f"seed-{record['seed']}.csv").open(encoding="utf-8") as file:
+            lines = list(csv.DictReader(file))
+        steps = [int(line["steps"]) for line in lines]
+        axes.plot(steps, [float(line["clean"]) for line in lines], color=colour, label=f"seed {record['seed']}")
+    axes.axhline(UNIFORM["clean"], color="#6b7280", linestyle=":", linewidth=1, label="uniformly random")
+    axes.axhline(0.9, color="#6b7280", linewidth=0.8, label="90 %")
+    axes.set(xlabel="environment steps", ylabel="episodes without a wrong move", ylim=(0, 1.02))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:.0f}k")
-    axes.set_title("SB3 PPO on NumberLine-v0 from pixels, three seeds (dotted: uniformly random)", fontsize=10)
+    axes.set_title("SB3 PPO on NumberLine-v0 from pixels, greedy, 100 validation episodes", fontsize=10)
     axes.legend(loc="lower right", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.parent.mkdir(parents=True, exist_ok=True)
@@ -227,8 +238,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("train", "table"))
     parser.add_argument("--out", type=Path, default=DATA, help=f"folder of the raw data (default: {DATA})")
-    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="seeds to train with (default: 1 2 3)")
-    parser.add_argument("--steps", type=int, default=40_000, help="environment steps of each run (default: 40000)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="seeds to train with (default: 4 5 6)")
+    parser.add_argument("--steps", type=int, default=60_000, help="environment steps of each run (default: 60000)")
     parser.add_argument("--image-size", type=int, default=84, help="side of the pictures in pixels (default: 84)")
     splits = get_args(Split)
     parser.add_argument("--split", choices=splits, default="test", help="final evaluation (default: test)")

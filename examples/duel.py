@@ -5,13 +5,15 @@ Needs the core package only, no torch.
 
 from __future__ import annotations
 
+import argparse
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pygame
 
 from gtr_envs.cards import duel
 from gtr_envs.wrappers import TextAction
+from gtr_envs.wrappers.pictures import png_bytes
 
 
 def race(strengths: tuple[float, float], seed: int) -> tuple[Any, str]:
@@ -80,11 +82,14 @@ def play_alone(seed: int) -> str:
 
 def main() -> None:
     """Play one game of each kind, and save how the first one ended."""
-    frame, result = race(strengths=(0.95, 0.3), seed=7)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=1, help="picks the hand and all choices (default: 1)")
+    seed = parser.parse_args().seed
+    frame, result = race(strengths=(0.95, 0.3), seed=seed)
     print(f"at the same time: player_0 {'wins' if result == 'win' else result}")
-    print("in turn, at random:", take_turns(seed=7))
-    print("alone against a solver:", play_alone(seed=7))
-    pygame.image.save(pygame.surfarray.make_surface(frame.swapaxes(0, 1)), "duel.png")
+    print("in turn, at random:", take_turns(seed))
+    print("alone against a solver:", play_alone(seed))
+    Path("duel.png").write_bytes(png_bytes(frame))
     print("saved duel.png")
 
 

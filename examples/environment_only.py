@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import pygame
 
 import gtr_envs  # noqa: F401 - importing it registers the environments
 from gtr_envs.wrappers import TextAction
+from gtr_envs.wrappers.pictures import png_bytes
 
 
 def play(env: gym.Env[Any, Any], seed: int, rng: np.random.Generator | None = None) -> tuple[str, float]:
@@ -38,14 +40,17 @@ def play(env: gym.Env[Any, Any], seed: int, rng: np.random.Generator | None = No
 
 def main() -> None:
     """Play one hand twice and save how the table looked at the end."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=7, help="picks the hand (default: 7)")
+    seed = parser.parse_args().seed
     env = TextAction(gym.make("Points24-v0", deal="solvable", render_mode="rgb_array"))
-    _, info = env.reset(seed=7)
+    _, info = env.reset(seed=seed)
     print("cards:          ", *info["cards"])
-    print("random player:   {}   return {:+.0f}".format(*play(env, seed=7, rng=np.random.default_rng(0))))
-    print("perfect player:  {}   return {:+.0f}".format(*play(env, seed=7)))
+    print("random player:   {}   return {:+.0f}".format(*play(env, seed=seed, rng=np.random.default_rng(0))))
+    print("perfect player:  {}   return {:+.0f}".format(*play(env, seed=seed)))
 
     frame: Any = env.render()
-    pygame.image.save(pygame.surfarray.make_surface(frame.swapaxes(0, 1)), "points24.png")
+    Path("points24.png").write_bytes(png_bytes(frame))
     print("saved points24.png")
     env.close()
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from inspect import signature
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypedDict, Unpack
@@ -18,6 +19,7 @@ from gtr_envs.errors import InvalidActionError, require_known
 from gtr_envs.lifecycle import Lifecycle
 from gtr_envs.rendering import Frame
 from gtr_envs.spaces import vision_text_space
+from gtr_envs.styles import CLASSIC, Look, Style, Wardrobe
 
 MIN_IMAGE_SIZE = 64
 """Below this side in pixels a picture cannot be read."""
@@ -47,6 +49,9 @@ class ViewOptions(TypedDict, total=False):
     """Side of rendered frames in pixels, 64 to 1024; None takes the larger of ``image_size`` and 300."""
     observe: str
     """``"both"`` (unless given), ``"image"``, or ``"text"``: no picture, and all it would show in words."""
+    style: str | Style
+    """How it looks: a name of :data:`gtr_envs.styles.STYLES` (``"classic"`` unless given); ``"train"`` or ``"test"``,
+    which deal one of a split at every reset; or a style of one's own."""
 
 
 class IllegalText(NamedTuple):
@@ -81,6 +86,7 @@ class VisionTextEnv(Lifecycle, gymnasium.Env[Observation, Any], ABC):
     what comes in and hands out copies; the course of an episode is that of :class:`gtr_envs.lifecycle.Lifecycle`.
     """
 
+    option_names: tuple[str, ...] = ("style",)
     expert_always_wins: bool = True
     """False for a game of chance, in which the expert plays best and may lose all the same."""
 
@@ -103,7 +109,7 @@ class VisionTextEnv(Lifecycle, gymnasium.Env[Observation, Any], ABC):
             **view: How the game is shown; see :class:`ViewOptions`.
 
         Raises:
-            UnknownNameError: If there is no such argument, or no such mode.
+            UnknownNameError: If there is no such argument, mode or style.
             OptionError: If a size is no whole number from 64 to 1024.
         """
         known = {*ViewOptions.__annotations__, *signature(type(self)).parameters} - {"view"}
@@ -116,6 +122,8 @@ class VisionTextEnv(Lifecycle, gymnasium.Env[Observation, Any], ABC):
         Lifecycle.__init__(self, render_mode, _checked_size("render_size", render_size))
         self.observe = view.get("observe", OBSERVE[0])
         require_known("observe", self.observe, OBSERVE)
+        self._wardrobe = Wardrobe(view.get("style", CLASSIC))
+        self._look = Look()
         self.action_tokens: tuple[str, ...] = tuple(action_tokens)
         self.action_space: spaces.Discrete = spaces.Discrete(len(self.action_tokens))
         if self.observe == "text":
@@ -165,7 +173,7 @@ class VisionTextEnv(Lifecycle, gymnasium.Env[Observation, Any], ABC):
 
     @abstractmethod
     def _draw(self, size: int) -> Frame:
-        """A new picture of the given side in pixels."""
+        """A new picture of the given side in pixels, as ``self._look`` wants it."""
 
     @abstractmethod
     def _facts(self) -> dict[str, Any]:
@@ -190,11 +198,8 @@ class VisionTextEnv(Lifecycle, gymnasium.Env[Observation, Any], ABC):
             UnknownNameError: If an option is unknown.
             OptionError: If an option has an unusable value.
         """
-        self._require_open()
-        super().reset(seed=seed)
-        self._begin(self._checked_options(options))
-        self._start()
-        return self._observe(), self._inform()
+        info = self._restart(seed, options)
+        return self._observe(), info
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Play one action.
@@ -212,14 +217,8 @@ class VisionTextEnv(Lifecycle, gymnasium.Env[Observation, Any], ABC):
             InvalidActionError: If the action is not in the action space.
         """
         self._require_running()
-        outcome = self._play(self._name_of(action))
-        over = outcome.terminated or outcome.truncated
-        info = self._inform() | {"legal": outcome.legal, **outcome.facts}
-        if over:
-            self._end()
-            info["success"] = outcome.success
-        self._show()
-        return self._observe(), outcome.reward, outcome.terminated, outcome.truncated, info
+        reward, terminated, truncated, info = self._advance(self._name_of(action))
+        return self._observe(), reward, terminated, truncated, info
 
     # --- names of actions -------------------------------------------------------------------------------------------
 
@@ -243,6 +242,32 @@ class VisionTextEnv(Lifecycle, gymnasium.Env[Observation, Any], ABC):
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
+    def _dressed(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Choose the look of an episode, and leave the other options to the game."""
+        self._look = self._wardrobe.next_look(self.np_random, options.get("style"))
+        return {name: value for name, value in options.items() if name != "style"}
+
+    def _restart(self, seed: int | None, options: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Begin an episode without observing it; see :meth:`reset`. Returns its info."""
+        self._require_open()
+        super().reset(seed=seed)
+        self._begin(self._dressed(self._checked_options(options)))
+        self._start()
+        return self._inform()
+
+    def _advance(self, name: str) -> tuple[float, bool, bool, dict[str, Any]]:
+        """Play an action by its name without observing it; see :meth:`step`. Returns all but the observation."""
+        outcome = self._play(name)
+        info = self._inform()
+        info["legal"] = outcome.legal
+        if outcome.facts:
+            info.update(outcome.facts)
+        if outcome.terminated or outcome.truncated:
+            self._end()
+            info["success"] = outcome.success
+        self._show()
+        return outcome.reward, outcome.terminated, outcome.truncated, info
+
     def _name_of(self, action: object) -> str:
         if isinstance(action, IllegalText):
             return action.text
@@ -261,10 +286,15 @@ class VisionTextEnv(Lifecycle, gymnasium.Env[Observation, Any], ABC):
 
     def _inform(self) -> dict[str, Any]:
         legal = self.legal_actions
-        return {**self._facts(), "legal_actions": legal, "action_mask": self._mask_of(legal)}
+        return {
+            **self._facts(),
+            "style": self._look.style.name,
+            "legal_actions": legal,
+            "action_mask": self._mask_of(legal),
+        }
 
-    def _mask_of(self, legal: Collection[str]) -> NDArray[np.int8]:
-        return np.array([token in legal for token in self.action_tokens], dtype=np.int8)
+    def _mask_of(self, legal: Sequence[str]) -> NDArray[np.int8]:
+        return _mask(self.action_tokens, tuple(legal)).copy()
 
 
 def observed(
@@ -284,6 +314,12 @@ def observed(
     if observe == "text":
         return {"text": describe()}
     return {"image": draw()} if observe == "image" else {"image": draw(), "text": tell()}
+
+
+@lru_cache(maxsize=4096)
+def _mask(tokens: tuple[str, ...], legal: tuple[str, ...]) -> NDArray[np.int8]:
+    """Mark the legal ones of the tokens; kept, because few sets of legal actions come again and again."""
+    return np.array([token in legal for token in tokens], dtype=np.int8)
 
 
 def _checked_size(name: str, size: object) -> int:

@@ -14,6 +14,11 @@ ENVS: dict[str, str] = {
 }
 """Every environment id with its entry point."""
 
+VECTOR_ENVS: dict[str, str] = {
+    "Points24-v0": "gtr_envs.cards.vector:Points24VectorEnv",
+}
+"""Entry points of the ids that bring their own vector environment."""
+
 COMPAT_ENVS: dict[str, str] = {
     "gym_cards/Points24-v0": "gtr_envs.cards.gym_cards.points:GymCardsPoints24Env",
     "gym_cards/EZPoints-v0": "gtr_envs.cards.gym_cards.points:GymCardsEZPointsEnv",
@@ -29,7 +34,7 @@ def register_envs() -> None:
     """Make every id known to Gymnasium; ids that are known already, as from the public package, are left alone."""
     for env_id, entry_point in ENVS.items():
         if env_id not in gymnasium.registry:
-            gymnasium.register(env_id, entry_point)
+            gymnasium.register(env_id, entry_point, vector_entry_point=VECTOR_ENVS.get(env_id))
     for env_id, entry_point in COMPAT_ENVS.items():
         if env_id not in gymnasium.registry:
             gymnasium.register(env_id, entry_point, max_episode_steps=COMPAT_MAX_STEPS)

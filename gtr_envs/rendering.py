@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib import resources
+from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
@@ -51,24 +53,121 @@ Frame = NDArray[np.uint8]
 """uint8 [H, W, 3], RGB."""
 
 
-@lru_cache(maxsize=128)
-def _font(height_px: int) -> pygame.font.Font:
+class Typeface(NamedTuple):
+    """How letters are made from the font that pygame ships, so that no font of the system is needed."""
+
+    bold: bool = False
+    """True for thicker lines."""
+    italic: bool = False
+    """True for slanted letters."""
+    stretch: float = 1.0
+    """Factor of the width."""
+    segments: bool = False
+    """True for figures of seven segments."""
+
+
+TYPEFACES: dict[str, Typeface] = {
+    "plain": Typeface(),
+    "bold": Typeface(bold=True),
+    "narrow": Typeface(stretch=0.74),
+    "italic": Typeface(italic=True),
+    "segments": Typeface(bold=True, segments=True),
+}
+"""Every kind of letters by its name."""
+_SEGMENTS = ("abcdef", "bc", "abdeg", "abcdg", "bcfg", "acdfg", "acdefg", "abc", "abcdefg", "abcdfg")
+"""The segments that make each figure: a, b ... f clockwise from the top, g in the middle."""
+_LEAST_VARIED_HEIGHT = 14
+"""Lines of text below this height in pixels are plain: there are too few pixels for another shape of the letters."""
+
+
+@lru_cache(maxsize=1)
+def _font_file() -> bytes:
     """The font that pygame ships, so that no font of the system is needed."""
+    return (resources.files(pygame) / pygame.font.get_default_font()).read_bytes()
+
+
+@lru_cache(maxsize=128)
+def _font(height_px: int, font: str = "plain") -> pygame.font.Font:
+    """A font out of memory: of an open file, forked workers would move the place that the others read at."""
     pygame.font.init()
-    return pygame.font.Font(None, height_px)
+    # By this factor pygame makes the letters of its own font smaller.
+    made = pygame.font.Font(BytesIO(_font_file()), max(1, int(height_px * 0.6875)))
+    made.bold, made.italic = TYPEFACES[font].bold, TYPEFACES[font].italic
+    return made
+
+
+def _legible(font: str, height_px: float) -> str:
+    """The typeface for a line of this height in the finished picture."""
+    return font if height_px >= _LEAST_VARIED_HEIGHT else "plain"
+
+
+def _written(text: str, height_px: int, color: Color, font: str) -> pygame.Surface:
+    """A line of text on a transparent ground."""
+    typeface = TYPEFACES[font]
+    if typeface.segments:
+        return _segment_line(text, height_px, color, font)
+    line = _font(height_px, font).render(text, True, color)
+    if typeface.stretch == 1:
+        return line
+    return pygame.transform.smoothscale(line, (round(line.get_width() * typeface.stretch), line.get_height()))
+
+
+def _segment_line(text: str, height_px: int, color: Color, font: str) -> pygame.Surface:
+    """A line of text with segment figures, as high as the others of the same font."""
+    letters = _font(height_px, font)
+    ink = letters.render("8", True, color).get_bounding_rect()
+    parts = [
+        _segment_figure(int(character), ink.height, letters.get_height(), ink.top, color)
+        if character.isdigit()
+        else letters.render(character, True, color)
+        for character in text
+    ]
+    line = pygame.Surface((sum(part.get_width() for part in parts), letters.get_height()), pygame.SRCALPHA)
+    line.fill((*color, 0))
+    left = 0
+    for part in parts:
+        line.blit(part, (left, 0))
+        left += part.get_width()
+    return line
+
+
+def _segment_figure(figure: int, ink_height: int, line_height: int, top: int, color: Color) -> pygame.Surface:
+    """One figure on a transparent ground, drawn enlarged and shrunk."""
+    enlargement = 4
+    height, thick = ink_height * enlargement, 0.2 * ink_height * enlargement
+    gap = 0.2 * height
+    # The two bars of a 1 are not set off to the right, as a display would: a gap could be taken for a blank.
+    width = thick if figure == 1 else 0.66 * height
+    middle, half, slit = (height - thick) / 2, (height + thick) / 2, 0.12 * thick
+    bars = {
+        "a": (slit, 0, width - 2 * slit, thick),
+        "b": (width - thick, slit, thick, half - 2 * slit),
+        "c": (width - thick, middle + slit, thick, half - 2 * slit),
+        "d": (slit, height - thick, width - 2 * slit, thick),
+        "e": (0, middle + slit, thick, half - 2 * slit),
+        "f": (0, slit, thick, half - 2 * slit),
+        "g": (thick / 2, middle, width - thick, thick),
+    }
+    surface = pygame.Surface((round(width + gap), line_height * enlargement), pygame.SRCALPHA)
+    surface.fill((*color, 0))
+    for segment in _SEGMENTS[figure]:
+        x, y, long, high = bars[segment]
+        bar = pygame.Rect(*(round(edge) for edge in (x + gap / 2, y + top * enlargement, long, high)))
+        pygame.draw.rect(surface, color, bar, border_radius=round(thick / 4))
+    return pygame.transform.smoothscale(surface, (max(1, round((width + gap) / enlargement)), line_height))
 
 
 @lru_cache(maxsize=512)
-def _glyphs(text: str, color: Color) -> pygame.Surface:
+def _glyphs(text: str, color: Color, font: str) -> pygame.Surface:
     """A text in large letters, cut to its ink."""
-    surface = _font(256).render(text, True, color)
+    surface = _written(text, 256, color, font)
     return surface.subsurface(surface.get_bounding_rect()).copy()
 
 
 class Canvas:
     """A picture that is drawn enlarged and shrunk at the end, which smooths every edge."""
 
-    def __init__(self, width: int, height: int, color: Color, *, enlargement: int = 4) -> None:
+    def __init__(self, width: int, height: int, color: Color, *, enlargement: int = 4, font: str = "plain") -> None:
         """Make a canvas of one colour.
 
         Args:
@@ -76,8 +175,10 @@ class Canvas:
             height: Height of the finished picture in pixels.
             color: Background.
             enlargement: How many times larger the picture is drawn.
+            font: The letters; one of :data:`TYPEFACES`.
         """
         self._size = (width, height)
+        self._font = font
         self._scale = enlargement
         self._surface = pygame.Surface((width * enlargement, height * enlargement))
         self._surface.fill(color)
@@ -126,7 +227,7 @@ class Canvas:
             height: Height of the ink in pixels.
             color: Colour of the ink.
         """
-        ink = _glyphs(text, color)
+        ink = _glyphs(text, color, self._font)
         ink_height = height * self._scale
         ink_width = min(width * self._scale, ink.get_width() * ink_height / ink.get_height())
         scaled = pygame.transform.smoothscale(ink, (max(1, round(ink_width)), max(1, round(ink_height))))
@@ -146,7 +247,7 @@ class Canvas:
             color: Colour of the ink.
             centered: True takes ``place`` as the centre.
         """
-        line = _font(round(height * self._scale)).render(text, True, color)
+        line = _written(text, round(height * self._scale), color, _legible(self._font, height))
         factor = min(1.0, width * self._scale / max(1, line.get_width()))
         line = pygame.transform.smoothscale(line, (round(line.get_width() * factor), round(line.get_height() * factor)))
         anchor = (round(place[0] * self._scale), round(place[1] * self._scale))
@@ -173,6 +274,36 @@ def surface_frame(surface: pygame.Surface) -> Frame:
     return np.ascontiguousarray(pygame.surfarray.array3d(surface).transpose(1, 0, 2))
 
 
+def turned_frame(
+    drawing: Frame, size: tuple[int, int], scale: float, degrees: float, shift: Point, background: Color
+) -> Frame:
+    """Turn a drawing and put it into a picture, made smaller so that it fits.
+
+    Args:
+        drawing: uint8 [h, w, 3], larger than the picture, whose upper left pixel has the colour of the background.
+        size: Width and height of the picture in pixels.
+        scale: The largest size of the drawing, 1 for all of the picture; it is smaller if turning takes more room.
+        degrees: How far it is turned, counterclockwise.
+        shift: Where it lies in the free room to the right and downwards, each from -1 to 1; 0 is the middle.
+        background: Colour of the rest.
+
+    Returns:
+        The picture, uint8 [H, W, 3].
+    """
+    # Rotating fills the corners with the colour of the upper left pixel.
+    turned = pygame.transform.rotate(pygame.image.frombuffer(drawing.data, drawing.shape[1::-1], "RGB"), degrees)
+    largest = min(
+        scale * size[0] / drawing.shape[1],
+        *(room / length for room, length in zip(size, turned.get_size(), strict=True)),
+    )
+    small = pygame.transform.smoothscale(turned, [max(1, int(length * largest)) for length in turned.get_size()])
+    picture = pygame.Surface(size)
+    picture.fill(background)
+    free = [room - length for room, length in zip(size, small.get_size(), strict=True)]
+    picture.blit(small, [round(room * (1 + part) / 2) for room, part in zip(free, shift, strict=True)])
+    return surface_frame(picture)
+
+
 def wrap_text(text: str, height_px: int, width_px: float) -> list[str]:
     """Break a text at blanks into lines that fit.
 
@@ -197,7 +328,7 @@ def wrap_text(text: str, height_px: int, width_px: float) -> list[str]:
     return lines
 
 
-def text_frame(text: str, height_px: int, color: Color, background: Color) -> Frame:
+def text_frame(text: str, height_px: int, color: Color, background: Color, font: str = "plain") -> Frame:
     """Draw one line of text.
 
     Args:
@@ -205,11 +336,18 @@ def text_frame(text: str, height_px: int, color: Color, background: Color) -> Fr
         height_px: Height of the line in pixels.
         color: Colour of the ink.
         background: Colour behind it.
+        font: The letters; one of :data:`TYPEFACES`.
 
     Returns:
         The line, uint8 [height_px, W, 3], as wide as the text.
     """
-    written = _font(height_px).render(text, True, color, background)
+    font = _legible(font, height_px)
+    typeface = TYPEFACES[font]
+    if typeface.stretch == 1 and not typeface.segments:
+        # The font blends its edges with a background it knows a little more exactly than a later blit does.
+        written = _font(height_px, font).render(text, True, color, background)
+    else:
+        written = _written(text, height_px, color, font)
     line = pygame.Surface((written.get_width(), height_px))
     line.fill(background)
     line.blit(written, (0, (height_px - written.get_height()) // 2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, ClassVar, Unpack
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from gtr_envs.cards import solver
 from gtr_envs.cards.artwork import draw_table
 from gtr_envs.cards.deck import RANKS, Card, card_value, checked_cards, draw_suits
-from gtr_envs.cards.formula import END, FormulaError, evaluate, legal_next
+from gtr_envs.cards.formula import END, FormulaError, evaluate, expects_operand, legal_after
 from gtr_envs.cards.thoughts import Finding, Thought, audit, find_plan, write_thought
 from gtr_envs.checks import checked_int, is_int
 from gtr_envs.core import Outcome, ViewOptions, VisionTextEnv
@@ -35,7 +36,7 @@ class CardArithmeticEnv(VisionTextEnv):
     public environments with exact arithmetic and a grammar.
     """
 
-    option_names = ("numbers", "cards")
+    option_names = (*VisionTextEnv.option_names, "numbers", "cards")
     n_cards: ClassVar[int]
     """How many cards lie on the table."""
     operators: ClassVar[tuple[str, ...]]
@@ -88,6 +89,12 @@ class CardArithmeticEnv(VisionTextEnv):
         self._numbers: tuple[int, ...] = ()
         self._formula: list[str] = []
         self._n_blanks = 0
+        # Known from what is above; kept because every step asks for it.
+        self._card_names: tuple[str, ...] = ()
+        self._rest: tuple[int, ...] = ()
+        self._n_open = 0
+        self._legal: tuple[str, ...] = ()
+        self._solvable = False
 
     @abstractmethod
     def _deal(self) -> tuple[int, ...]:
@@ -102,8 +109,7 @@ class CardArithmeticEnv(VisionTextEnv):
     @property
     def legal_actions(self) -> list[str]:
         """Tokens that continue the formula by its grammar; ``=`` when the formula is a complete expression."""
-        following = set(legal_next(self._formula, self._unused()))
-        return [token for token in self.action_tokens if token in following]
+        return list(self._legal)
 
     def expert_action(self) -> str | None:
         """Say what a perfect player does next.
@@ -187,9 +193,9 @@ class CardArithmeticEnv(VisionTextEnv):
     def _facts(self) -> dict[str, Any]:
         return {
             "numbers": list(self._numbers),
-            "cards": [card.name for card in self._cards],
+            "cards": list(self._card_names),
             "formula": list(self._formula),
-            "solvable": self._is_solvable(self._numbers),
+            "solvable": self._solvable,
         }
 
     # --- an episode -------------------------------------------------------------------------------------------------
@@ -199,6 +205,11 @@ class CardArithmeticEnv(VisionTextEnv):
         self._numbers = tuple(self._value(card.rank) for card in self._cards)
         self._formula = []
         self._n_blanks = 0
+        self._card_names = tuple(card.name for card in self._cards)
+        self._rest = tuple(sorted(self._numbers))
+        self._n_open = 0
+        self._find_legal()
+        self._solvable = self._is_solvable(self._numbers)
 
     def _play(self, action: str) -> Outcome:
         legal = action in self.legal_actions
@@ -210,8 +221,22 @@ class CardArithmeticEnv(VisionTextEnv):
             # The public environment appends a blank here; only the place it takes is kept.
             self._n_blanks += 1
             return Outcome(PENALTY, legal, terminated=self.ends_on_illegal)
-        self._formula.append(action)
+        self._append(action)
         return Outcome(0.0, legal)
+
+    def _append(self, token: str) -> None:
+        """Write a legal token."""
+        self._formula.append(token)
+        self._n_open += (token == "(") - (token == ")")
+        if token.isdigit():
+            place = self._rest.index(int(token))
+            self._rest = self._rest[:place] + self._rest[place + 1 :]
+        self._find_legal()
+
+    def _find_legal(self) -> None:
+        """Keep the legal tokens of the new formula."""
+        operand_next = expects_operand(self._formula)
+        self._legal = _legal_tokens(self.action_tokens, self._rest, operand_next, self._n_open > 0)
 
     def _handed_in(self, *, legal: bool) -> Outcome:
         """Judge the formula as it stands."""
@@ -219,25 +244,18 @@ class CardArithmeticEnv(VisionTextEnv):
             value = evaluate(self._formula)
         except FormulaError:
             return Outcome(PENALTY, legal, terminated=True, facts={"formula_value": None})
-        won = value == self.target and not self._unused()
+        won = value == self.target and not self._rest
         reward = WIN_REWARD if won else PENALTY
         return Outcome(reward, legal, terminated=True, success=won, facts={"formula_value": float(value)})
-
-    def _unused(self) -> list[int]:
-        unused = list(self._numbers)
-        for token in self._formula:
-            if token.isdigit():
-                unused.remove(int(token))
-        return unused
 
     def _text(self) -> str:
         return "".join(self._formula)
 
     def _described(self) -> str:
-        return f"cards: {' '.join(card.name for card in self._cards)}\nformula: {self._text()}"
+        return f"cards: {' '.join(self._card_names)}\nformula: {self._text()}"
 
     def _draw(self, size: int) -> Frame:
-        return draw_table(self._cards, self._text(), size, goal=self.target)
+        return draw_table(self._cards, self._text(), size, goal=self.target, look=self._look)
 
     # --- dealing ----------------------------------------------------------------------------------------------------
 
@@ -277,6 +295,15 @@ class CardArithmeticEnv(VisionTextEnv):
                 f"Expected in {name} {self.n_cards} whole numbers from 1 to {largest}, got {hand!r}.{remedy}"
             )
         return tuple(int(rank) for rank in hand)  # type: ignore[attr-defined]
+
+
+@lru_cache(maxsize=4096)
+def _legal_tokens(
+    tokens: tuple[str, ...], rest: tuple[int, ...], operand_next: bool, in_brackets: bool
+) -> tuple[str, ...]:
+    """The legal ones of the tokens, in their order; see :func:`gtr_envs.cards.formula.legal_after`."""
+    following = set(legal_after(rest, operand_next=operand_next, in_brackets=in_brackets))
+    return tuple(token for token in tokens if token in following)
 
 
 def random_formula(numbers: Sequence[int], rng: np.random.Generator, operators: Sequence[str]) -> list[str]:

@@ -9,24 +9,16 @@ from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
-from gtr_envs.cards.artwork import (
-    CARD_HEIGHT,
-    CARD_WIDTH,
-    DETAIL_SIZE,
-    REFERENCE_SIZE,
-    TABLE_COLOR,
-    TEXT_COLOR,
-    draw_card,
-    draw_card_back,
-    empty_table,
-    write_strip,
-)
+from gtr_envs.cards.artwork import DETAIL_SIZE, PLAIN, empty_table, layout_of, paste, write_strip
 from gtr_envs.cards.blackjack_rules import BUST, DEALER_STANDS, HIT, STAND, best_action, hand_value, stand_reward
 from gtr_envs.cards.deck import Card, card_value, checked_cards, draw_ranks, draw_suits
+from gtr_envs.cards.faces import draw_card, draw_card_back
+from gtr_envs.cards.layouts import CARD_HEIGHT, CARD_WIDTH, REFERENCE_SIZE
 from gtr_envs.cards.thoughts import Thought, listed
 from gtr_envs.core import Outcome, ViewOptions, VisionTextEnv
 from gtr_envs.errors import OptionError, require_known
 from gtr_envs.rendering import Canvas, Frame
+from gtr_envs.styles import N_NUDGES, Look, Nudge, Style
 
 LOSS_REWARD = -1.0
 """Paid for a bust hand."""
@@ -55,7 +47,7 @@ class VisualBlackjackEnv(VisionTextEnv):
 
     ## Observation Space
 
-    `Dict(image, text)`: `image` is uint8 `[image_size, image_size, 3]` with the dealer's cards above the player's and
+    `Dict(image, text)`: `image` is uint8 `[image_size, image_size, 3]` with the cards of dealer and player and
     the actions so far; `text` is the actions so far, joined by blanks, empty at first. While the hand is played, the
     dealer's second card lies face down and no sum is shown; at the end all cards and both sums are. Many cards are
     drawn smaller and in several rows, so that none is cut off. With `observe="text"` there is `text` alone, such as
@@ -81,6 +73,8 @@ class VisualBlackjackEnv(VisionTextEnv):
     4/13. `reset` takes `options={"cards": {"dealer": ["HQ", "D4"], "player": ["CA", "CA"]}}`, the visible card first;
     one of the hands may be left out and is then dealt. Later cards are drawn from the generator.
 
+    `options={"style": "night"}`, alone or with the others, fixes the look of the episode and nothing else.
+
     ## Episode End
 
     | ending | when |
@@ -97,6 +91,7 @@ class VisualBlackjackEnv(VisionTextEnv):
     | `player_cards`, `dealer_cards` | names of the visible cards, `list[str]` such as `"HT"` |
     | `player_sum`, `dealer_sum` | sums of the visible cards, `int` |
     | `usable_ace` | whether an ace of the player counts 11, `bool` |
+    | `style` | name of the look of this episode, `str` |
     | `legal_actions`, `action_mask` | legal names, `list[str]`; int8 `[2]`, 1 for legal |
     | `legal` | whether the last action was legal, `bool`; after `step` |
     | `success`, `result` | when the episode ends: `bool`, a draw is no success; `"win"`, `"loss"` or `"draw"` |
@@ -111,6 +106,7 @@ class VisualBlackjackEnv(VisionTextEnv):
     | `image_size` | 300 | side of the observed picture in pixels, 64 to 1024; small cards show a large rank |
     | `render_size` | None | side of rendered frames; None takes the larger of `image_size` and 300 |
     | `observe` | `"both"` | `"image"`: no text; `"text"`: no picture, and all it would show in words |
+    | `style` | `"classic"` | how it looks: a style, or `"train"` or `"test"` for one of a split in every episode |
     | `natural` | False | True: a natural that wins pays 1.5 |
     | `sab` | False | True: the rules of Sutton and Barto's book; `natural` is ignored then |
     | `illegal` | `"continue"` | or `"terminate"`: an illegal action ends the episode |
@@ -140,7 +136,7 @@ class VisualBlackjackEnv(VisionTextEnv):
     * v0: first version.
     """
 
-    option_names = ("cards",)
+    option_names = (*VisionTextEnv.option_names, "cards")
     expert_always_wins = False
 
     def __init__(
@@ -188,7 +184,7 @@ class VisualBlackjackEnv(VisionTextEnv):
     def instructions(self) -> str:
         """The task in words, for prompts."""
         return (
-            f"You are playing Blackjack. The {self.medium} shows the dealer's cards above yours; one card of the "
+            f"You are playing Blackjack. The {self.medium} shows the dealer's cards and yours; one card of the "
             "dealer lies face down. Number cards count their number, J, Q and K count 10, an ace counts 11 or, if that "
             "would bring the sum above 21, 1. You win if your sum is nearer to 21 than the dealer's without exceeding "
             "it. Each turn you choose 'hit' to take one more card, or 'stand' to take no more; then the dealer draws "
@@ -284,7 +280,7 @@ class VisualBlackjackEnv(VisionTextEnv):
         return f"dealer: {' '.join(dealer + hidden)}\nplayer: {' '.join(player)}\nmoves: {self._text()}"
 
     def _draw(self, size: int) -> Frame:
-        return draw_hands(self._dealer, self._player, self._text(), size, revealed=self._over)
+        return draw_hands(self._dealer, self._player, self._text(), size, revealed=self._over, look=self._look)
 
 
 def _ranks(cards: Sequence[Card]) -> list[int]:
@@ -310,18 +306,19 @@ LABEL_WIDTH, LABEL_HEIGHT, HAND_HEIGHT = 276, 27, 102
 LABEL_TOPS, HAND_TOPS = (4, 137), (31, 164)
 
 
-class Layout(NamedTuple):
+class HandPlaces(NamedTuple):
     """Where the cards of one hand lie; all lengths in pixels."""
 
     width: int
     """Width of each card."""
     height: int
     """Height of each card."""
-    places: list[tuple[int, int]]
+    places: tuple[tuple[int, int], ...]
     """Left and upper edge of each card, from the corner of the space of the hand."""
 
 
-def lay_cards(n_cards: int, room_width: int, room_height: int, gap: int) -> Layout:
+@lru_cache(maxsize=256)
+def lay_cards(n_cards: int, room_width: int, room_height: int, gap: int) -> HandPlaces:
     """Place cards in as many rows as make them largest.
 
     Args:
@@ -343,11 +340,19 @@ def lay_cards(n_cards: int, room_width: int, room_height: int, gap: int) -> Layo
     n_columns = ceil(n_cards / n_rows)
     height = int(height_in(n_rows))
     width = int(height * CARD_WIDTH / CARD_HEIGHT)
-    places = [((width + gap) * (i % n_columns), (height + gap) * (i // n_columns)) for i in range(n_cards)]
-    return Layout(width, height, places)
+    places = tuple(((width + gap) * (i % n_columns), (height + gap) * (i // n_columns)) for i in range(n_cards))
+    return HandPlaces(width, height, places)
 
 
-def draw_hands(dealer: Sequence[Card], player: Sequence[Card], moves_text: str, size: int, *, revealed: bool) -> Frame:
+def draw_hands(
+    dealer: Sequence[Card],
+    player: Sequence[Card],
+    moves_text: str,
+    size: int,
+    *,
+    revealed: bool,
+    look: Look = PLAIN,
+) -> Frame:
     """Draw the table as the player sees it.
 
     Args:
@@ -356,19 +361,26 @@ def draw_hands(dealer: Sequence[Card], player: Sequence[Card], moves_text: str, 
         moves_text: The actions so far.
         size: Side of the square picture in pixels, at least 64.
         revealed: True shows all cards and the sums; False only the back of the dealer's cards after the first.
+        look: The style, and how the cards lie.
 
     Returns:
         A new picture, uint8 [size, size, 3]; it shares no memory with any other.
     """
     scale = size / REFERENCE_SIZE
-    frame = empty_table(size)
-    for name, cards, label_top, hand_top in zip(HANDS, (dealer, player), LABEL_TOPS, HAND_TOPS, strict=True):
+    layout = layout_of(look.style)
+    frame = empty_table(size, look.style)
+    rows = [*zip(LABEL_TOPS, HAND_TOPS, strict=True)]
+    if layout.swapped:
+        rows.reverse()
+    for name, cards, (label_top, hand_top) in zip(HANDS, (dealer, player), rows, strict=True):
         text = name.capitalize() + (_said_sum(cards) if revealed else "")
-        label = _label(text, round(LABEL_WIDTH * scale), round(LABEL_HEIGHT * scale))
-        _paste(frame, label, round(MARGIN * scale), round(label_top * scale))
+        label = _label(text, round(LABEL_WIDTH * scale), round(LABEL_HEIGHT * scale), look.style)
+        paste(frame, label, round(MARGIN * scale), round((label_top + layout.field_top) * scale))
         n_open = len(cards) if revealed or name == "player" else 1
-        _draw_hand(frame, cards, n_open, round(hand_top * scale))
-    write_strip(frame, f"Moves: {moves_text}", size)
+        # The hands take different nudges, while there are enough of them.
+        nudges = [look.nudge(place + N_NUDGES // 2 * (name == "player")) for place in range(len(cards))]
+        _draw_hand(frame, cards, n_open, round((hand_top + layout.field_top) * scale), look.style, nudges)
+    write_strip(frame, f"Moves: {moves_text}", size, look.style)
     return frame
 
 
@@ -377,28 +389,29 @@ def _said_sum(cards: Sequence[Card]) -> str:
     return f": {value.total}" + (" (bust)" if value.score == BUST else "")
 
 
-def _draw_hand(frame: Frame, cards: Sequence[Card], n_open: int, top: int) -> None:
+def _draw_hand(
+    frame: Frame, cards: Sequence[Card], n_open: int, top: int, style: Style, nudges: Sequence[Nudge]
+) -> None:
     """Put a hand on the table; cards after the first ``n_open`` lie face down."""
     scale = len(frame) / REFERENCE_SIZE
     margin, gap = round(MARGIN * scale), max(1, round(GAP * scale))
-    layout = lay_cards(len(cards), len(frame) - 2 * margin, round(HAND_HEIGHT * scale), gap)
-    detailed = layout.height >= CARD_HEIGHT * DETAIL_SIZE / REFERENCE_SIZE
-    for place, (card, (x, y)) in enumerate(zip(cards, layout.places, strict=True)):
+    width, height, places = lay_cards(len(cards), len(frame) - 2 * margin, round(HAND_HEIGHT * scale), gap)
+    detailed = height >= CARD_HEIGHT * DETAIL_SIZE / REFERENCE_SIZE
+    n_columns = len({x for x, _ in places})
+    # A hand at the right edge is still read from its left.
+    left = len(frame) - margin - n_columns * (width + gap) + gap if layout_of(style).from_right else margin
+    for place, (card, nudge, (x, y)) in enumerate(zip(cards, nudges, places, strict=True)):
         picture = (
-            draw_card(card, layout.width, layout.height, detailed=detailed)
+            draw_card(card, width, height, detailed=detailed, style=style, nudge=nudge)
             if place < n_open
-            else draw_card_back(layout.width, layout.height)
+            else draw_card_back(width, height, style=style, nudge=nudge)
         )
-        _paste(frame, picture, margin + x, top + y)
-
-
-def _paste(frame: Frame, picture: Frame, left: int, top: int) -> None:
-    frame[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+        paste(frame, picture, left + x, top + y)
 
 
 @lru_cache(maxsize=256)
-def _label(text: str, width: int, height: int) -> Frame:
+def _label(text: str, width: int, height: int, style: Style) -> Frame:
     """The name of a hand with its sum."""
-    canvas = Canvas(width, height, TABLE_COLOR)
-    canvas.write(text, (0, height / 2), height * 1.2, width, TEXT_COLOR)
+    canvas = Canvas(width, height, style.colors.table, font=style.font)
+    canvas.write(text, (0, height / 2), height * 1.2, width, style.colors.text)
     return canvas.frame()

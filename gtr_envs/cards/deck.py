@@ -95,7 +95,7 @@ def draw_ranks(rng: np.random.Generator, n_cards: int) -> tuple[int, ...]:
     Returns:
         Ranks in table order, each 1 to 13.
     """
-    return tuple(int(rank) for rank in rng.integers(1, 14, size=n_cards))
+    return tuple(rng.integers(1, 14, size=n_cards).tolist())
 
 
 def draw_suits(rng: np.random.Generator, ranks: tuple[int, ...]) -> tuple[Card, ...]:
@@ -108,5 +108,5 @@ def draw_suits(rng: np.random.Generator, ranks: tuple[int, ...]) -> tuple[Card, 
     Returns:
         Cards in the same order.
     """
-    suits = rng.integers(0, len(SUITS), size=len(ranks))
+    suits = rng.integers(0, len(SUITS), size=len(ranks)).tolist()
     return tuple(Card(SUITS[suit], rank) for suit, rank in zip(suits, ranks, strict=True))

@@ -61,6 +61,8 @@ class EZPointsEnv(CardArithmeticEnv):
     `reset` takes `options={"numbers": [2, 10]}` (card values in table order, random suits; any values) or
     `options={"cards": ["H2", "DQ"]}`.
 
+    `options={"style": "night"}`, alone or with the others, fixes the look of the episode and nothing else.
+
     ## Episode End
 
     | ending | when |
@@ -77,6 +79,7 @@ class EZPointsEnv(CardArithmeticEnv):
     | `numbers`, `cards` | card values (`list[int]`) and names (`list[str]`, such as `"HT"`) in table order |
     | `formula` | tokens so far, `list[str]` |
     | `operator` | `"+"` or `"*"`, whichever makes 12; None if neither does (chosen hands only) |
+    | `style` | name of the look of this episode, `str` |
     | `legal_actions`, `action_mask` | legal tokens, `list[str]`; int8 `[13]`, 1 for legal |
     | `solvable` | whether the hand can be won, `bool` |
     | `legal` | whether the last action was legal, `bool`; after `step` |
@@ -92,6 +95,7 @@ class EZPointsEnv(CardArithmeticEnv):
     | `image_size` | 300 | side of the observed picture in pixels, 64 to 1024; below 180 cards show a large rank |
     | `render_size` | None | side of rendered frames; None takes the larger of `image_size` and 300 |
     | `observe` | `"both"` | `"image"`: no text; `"text"`: no picture, and all it would show in words |
+    | `style` | `"classic"` | how it looks: a style, or `"train"` or `"test"` for one of a split in every episode |
     | `deal` | `"published"` | or `"balanced"` |
     | `illegal` | `"continue"` | or `"terminate"`: an illegal action ends the episode |
     | `max_tokens` | 6 | entries that fit into the formula |

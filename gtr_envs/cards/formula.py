@@ -132,10 +132,24 @@ def legal_next(tokens: Sequence[str], remaining: Iterable[int]) -> list[str]:
     >>> legal_next(["(", "5"], [1])
     ['+', '-', '*', '/', ')']
     """
-    if expects_operand(tokens):
-        return [str(number) for number in sorted(set(remaining))] + ["("]
     open_brackets = sum(1 for token in tokens if token == "(") - sum(1 for token in tokens if token == ")")
-    return [*OPERATORS, ")" if open_brackets else END]
+    return legal_after(remaining, operand_next=expects_operand(tokens), in_brackets=open_brackets > 0)
+
+
+def legal_after(remaining: Iterable[int], *, operand_next: bool, in_brackets: bool) -> list[str]:
+    """List the tokens that continue a formula of which only what matters is known; see :func:`legal_next`.
+
+    Args:
+        remaining: Numbers that may still be used.
+        operand_next: True if a number or an opening bracket comes next.
+        in_brackets: True if some bracket is open.
+
+    Returns:
+        Numbers in ascending order, then operators, brackets and ``=``. Never empty.
+    """
+    if operand_next:
+        return [str(number) for number in sorted(set(remaining))] + ["("]
+    return [*OPERATORS, ")" if in_brackets else END]
 
 
 def check_grammar(tokens: Sequence[str]) -> None:

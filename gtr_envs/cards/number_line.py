@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Unpack
 
-from gtr_envs.cards.artwork import (
-    CARD_COLOR,
-    EDGE_COLOR,
-    GOAL_COLOR,
-    REFERENCE_SIZE,
-    STRIP_TOP,
-    TABLE_COLOR,
-    TEXT_COLOR,
-    empty_table,
-    write_strip,
-)
+from gtr_envs.cards.artwork import PLAIN, empty_table, layout_of, paste, write_strip
+from gtr_envs.cards.faces import lay
+from gtr_envs.cards.layouts import FIELD_HEIGHT, REFERENCE_SIZE
 from gtr_envs.cards.thoughts import Thought
 from gtr_envs.checks import checked_int
 from gtr_envs.core import Outcome, ViewOptions, VisionTextEnv
 from gtr_envs.errors import OptionError, require_known
 from gtr_envs.rendering import Canvas, Color, Frame
+from gtr_envs.styles import Look, Nudge, Style
 
 LEFT, RIGHT = "-", "+"
 """The two actions."""
@@ -30,10 +23,8 @@ WIN_REWARD = 1.0
 PENALTY = -1.0
 """Paid for a move that does not come nearer, and for an illegal action."""
 
-TARGET_INK: Color = (164, 52, 20)
-CURRENT_INK: Color = (24, 62, 128)
 MARGIN, PANEL_HEIGHT = 12, 92
-TARGET_TOP, CURRENT_TOP, LINE_TOP = 12, 112, 208
+PANEL_TOPS, LINE_TOP = (12, 112), 208
 MOST_TICKS = 20
 """A longer line is drawn with its two ends only; more ticks would run together."""
 
@@ -73,6 +64,8 @@ class NumberLineEnv(VisionTextEnv):
     generator. With `max_position=5` the distance 1, 2, 3, 4, 5 has probability 5/15, 4/15, 3/15, 2/15, 1/15. `reset`
     takes `options={"current": 2, "target": 4}`; if only one is given, the other is uniform over the rest.
 
+    `options={"style": "night"}`, alone or with the others, fixes the look of the episode and nothing else.
+
     ## Episode End
 
     | ending | when |
@@ -85,6 +78,7 @@ class NumberLineEnv(VisionTextEnv):
     | key | value |
     |---|---|
     | `current`, `target` | the two numbers, `int` |
+    | `style` | name of the look of this episode, `str` |
     | `legal_actions`, `action_mask` | legal tokens, `list[str]`; int8 `[2]`, 1 for legal |
     | `legal` | whether the last action was legal, `bool`; after `step` |
     | `success` | when the episode ends: whether the target was reached, `bool` |
@@ -99,6 +93,7 @@ class NumberLineEnv(VisionTextEnv):
     | `image_size` | 300 | side of the observed picture in pixels, 64 to 1024 |
     | `render_size` | None | side of rendered frames; None takes the larger of `image_size` and 300 |
     | `observe` | `"both"` | `"image"`: no text; `"text"`: no picture, and all it would show in words |
+    | `style` | `"classic"` | how it looks: a style, or `"train"` or `"test"` for one of a split in every episode |
     | `max_position` | 5 | largest number of the line, at least 2 |
     | `illegal` | `"continue"` | or `"terminate"`: an illegal action ends the episode |
 
@@ -127,7 +122,7 @@ class NumberLineEnv(VisionTextEnv):
     * v0: first version.
     """
 
-    option_names = ("current", "target")
+    option_names = (*VisionTextEnv.option_names, "current", "target")
 
     def __init__(
         self,
@@ -252,10 +247,12 @@ class NumberLineEnv(VisionTextEnv):
         return f"target: {self._target}\ncurrent: {self._current}\nmoves: {self._text()}"
 
     def _draw(self, size: int) -> Frame:
-        return draw_number_line(self._current, self._target, self.max_position, self._text(), size)
+        return draw_number_line(self._current, self._target, self.max_position, self._text(), size, self._look)
 
 
-def draw_number_line(current: int, target: int, max_position: int, moves_text: str, size: int) -> Frame:
+def draw_number_line(
+    current: int, target: int, max_position: int, moves_text: str, size: int, look: Look = PLAIN
+) -> Frame:
     """Draw the game as the player sees it.
 
     Args:
@@ -264,53 +261,63 @@ def draw_number_line(current: int, target: int, max_position: int, moves_text: s
         max_position: Largest number of the line.
         moves_text: The moves so far.
         size: Side of the square picture in pixels, at least 64.
+        look: The style, and how the signs lie.
 
     Returns:
         A new picture, uint8 [size, size, 3]; it shares no memory with any other.
     """
     scale = size / REFERENCE_SIZE
-    frame = _backdrop(max_position, size).copy()
+    style, layout = look.style, layout_of(look.style)
+    frame = _backdrop(max_position, size, style).copy()
     left, height = round(MARGIN * scale), round(PANEL_HEIGHT * scale)
-    width = size - 2 * left
-    for word, number, ink, top in (
-        ("Target", target, TARGET_INK, TARGET_TOP),
-        ("Current", current, CURRENT_INK, CURRENT_TOP),
-    ):
-        first_row = round(top * scale)
-        frame[first_row : first_row + height, left : left + width] = _panel(word, number, ink, width, height)
-    write_strip(frame, f"Moves: {moves_text}", size)
+    signs = [("Target", target, style.colors.target), ("Current", current, style.colors.current)]
+    if layout.swapped:
+        signs.reverse()
+    for place, ((word, number, ink), top) in enumerate(zip(signs, PANEL_TOPS, strict=True)):
+        sign = _laid_sign(word, number, ink, size - 2 * left, height, style, look.nudge(place))
+        paste(frame, sign, left, round((top + layout.field_top) * scale))
+    write_strip(frame, f"Moves: {moves_text}", size, style)
     return frame
 
 
 @lru_cache(maxsize=128)
-def _panel(word: str, number: int, ink: Color, width: int, height: int) -> Frame:
-    """A sign with a word on the left and a large number on the right."""
-    canvas = Canvas(width, height, TABLE_COLOR)
+def _laid_sign(word: str, number: int, ink: Color, width: int, height: int, style: Style, nudge: Nudge) -> Frame:
+    """A sign as it lies in its place."""
+    return lay(partial(_sign, word, number, ink, style), width, height, style, nudge)
+
+
+@lru_cache(maxsize=128)
+def _sign(word: str, number: int, ink: Color, style: Style, width: int, height: int) -> Frame:
+    """A sign with a word at one end and a large number at the other."""
+    colors, from_right = style.colors, layout_of(style).from_right
+    canvas = Canvas(width, height, colors.table, font=style.font)
     edge = max(0.6, height / 100)
-    canvas.box(0, 0, width, height, EDGE_COLOR, radius=height / 10)
-    canvas.box(edge, edge, width - 2 * edge, height - 2 * edge, CARD_COLOR, radius=height / 10 - edge)
-    canvas.write(word, (width * 0.06, height / 2), height * 0.62, width * 0.52, ink)
-    canvas.letters(str(number), (width * 0.8, height / 2), width * 0.32, height * 0.66, ink)
+    canvas.box(0, 0, width, height, colors.edge, radius=height / 10)
+    canvas.box(edge, edge, width - 2 * edge, height - 2 * edge, colors.card, radius=height / 10 - edge)
+    word_left, number_middle = (0.44, 0.2) if from_right else (0.06, 0.8)
+    canvas.write(word, (width * word_left, height / 2), height * 0.62, width * 0.52, ink)
+    canvas.letters(str(number), (width * number_middle, height / 2), width * 0.32, height * 0.66, ink)
     return canvas.frame()
 
 
-@lru_cache(maxsize=8)
-def _backdrop(max_position: int, size: int) -> Frame:
+@lru_cache(maxsize=16)
+def _backdrop(max_position: int, size: int, style: Style) -> Frame:
     """The table with the line, its ends and its directions, and an empty strip."""
     scale = size / REFERENCE_SIZE
-    top, bottom = round(LINE_TOP * scale), round(STRIP_TOP * scale)
-    canvas = Canvas(size, bottom - top, TABLE_COLOR)
+    colors, field_top = style.colors, layout_of(style).field_top
+    top, bottom = round((LINE_TOP + field_top) * scale), round((FIELD_HEIGHT + field_top) * scale)
+    canvas = Canvas(size, bottom - top, colors.table, font=style.font)
     first, last, middle = 44.0, 256.0, 18.0
-    canvas.letters(LEFT, (20 * scale, middle * scale), 18 * scale, 4 * scale, GOAL_COLOR)
-    canvas.letters(RIGHT, (280 * scale, middle * scale), 18 * scale, 18 * scale, GOAL_COLOR)
-    canvas.box(first * scale, (middle - 1.5) * scale, (last - first) * scale, 3 * scale, TEXT_COLOR)
+    canvas.letters(LEFT, (20 * scale, middle * scale), 18 * scale, 4 * scale, colors.accent)
+    canvas.letters(RIGHT, (280 * scale, middle * scale), 18 * scale, 18 * scale, colors.accent)
+    canvas.box(first * scale, (middle - 1.5) * scale, (last - first) * scale, 3 * scale, colors.text)
     n_gaps = max_position if max_position <= MOST_TICKS else 1
     for tick in range(n_gaps + 1):
         x = first + (last - first) * tick / n_gaps
         reach = 9 if tick in (0, n_gaps) else 6
-        canvas.box((x - 1.5) * scale, (middle - reach) * scale, 3 * scale, 2 * reach * scale, TEXT_COLOR)
+        canvas.box((x - 1.5) * scale, (middle - reach) * scale, 3 * scale, 2 * reach * scale, colors.text)
     for number, x in ((0, first), (max_position, last)):
-        canvas.letters(str(number), (x * scale, (middle + 26) * scale), 60 * scale, 20 * scale, TEXT_COLOR)
-    frame = empty_table(size)
+        canvas.letters(str(number), (x * scale, (middle + 26) * scale), 60 * scale, 20 * scale, colors.text)
+    frame = empty_table(size, style)
     frame[top:bottom] = canvas.frame()
     return frame

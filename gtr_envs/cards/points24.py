@@ -51,6 +51,8 @@ class Points24Env(CardArithmeticEnv):
     `options={"numbers": [3, 3, 8, 8]}` (card values in table order, random suits) or
     `options={"cards": ["HT", "D6", "DQ", "S4"]}`.
 
+    `options={"style": "night"}`, alone or with the others, fixes the look of the episode and nothing else.
+
     ## Episode End
 
     | ending | when |
@@ -67,6 +69,7 @@ class Points24Env(CardArithmeticEnv):
     |---|---|
     | `numbers`, `cards` | card values (`list[int]`) and names (`list[str]`, such as `"HT"`) in table order |
     | `formula` | tokens so far, `list[str]` |
+    | `style` | name of the look of this episode, `str` |
     | `legal_actions`, `action_mask` | legal tokens, `list[str]`; int8 `[n_actions]`, 1 for legal |
     | `solvable` | whether the hand can be won, `bool` |
     | `legal` | whether the last action was legal, `bool`; after `step` |
@@ -82,6 +85,7 @@ class Points24Env(CardArithmeticEnv):
     | `image_size` | 300 | side of the observed picture in pixels, 64 to 1024; below 180 cards show a large rank |
     | `render_size` | None | side of rendered frames; None takes the larger of `image_size` and 300 |
     | `observe` | `"both"` | `"image"`: no text; `"text"`: no picture, and all it would show in words |
+    | `style` | `"classic"` | how it looks: a style, or `"train"` or `"test"` for one of a split in every episode |
     | `deal` | `"any"` | or `"solvable"` |
     | `face_cards` | `"ten"` | J Q K count 10; `"rank"`: 11, 12, 13 |
     | `target` | 24 | value to reach |

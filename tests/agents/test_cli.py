@@ -116,6 +116,7 @@ def test_a_player_is_told_that_nothing_can_be_undone(gtr: Gtr) -> None:
 
 
 @pytest.mark.timeout(60)
+@pytest.mark.usefixtures("ctrl_c_is_heard")
 def test_ctrl_c_leaves_a_game_in_the_terminal() -> None:
     command = [sys.executable, "-m", "gtr_agents.cli", "play", "NumberLine-v0", "--terminal"]
     pipe = subprocess.PIPE

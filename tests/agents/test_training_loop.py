@@ -223,6 +223,7 @@ def test_predicting_shows_what_training_shows(monkeypatch: pytest.MonkeyPatch) -
     assert shown[0].legal_actions == tuple(info["legal_actions"])
 
 
+@pytest.mark.usefixtures("ctrl_c_is_heard")
 def test_ctrl_c_waits_until_a_protected_block_is_done() -> None:
     done = False
 
@@ -232,11 +233,6 @@ def test_ctrl_c_waits_until_a_protected_block_is_done() -> None:
             os.kill(os.getpid(), signal.SIGINT)
             done = True
 
-    # A test run in the background ignores Ctrl-C.
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            protected()
-    finally:
-        signal.signal(signal.SIGINT, handler)
+    with pytest.raises(KeyboardInterrupt):
+        protected()
     assert done

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gtr_envs.cards.artwork import CARD_COLOR, PIPS, STRIP_COLOR, TABLE_COLOR, draw_card, draw_table
+from gtr_envs.cards.artwork import draw_table
 from gtr_envs.cards.deck import SUITS, Card, parse_card
+from gtr_envs.cards.faces import PIPS, draw_card
+from gtr_envs.styles import CLASSIC
 
 HAND = [parse_card(name) for name in ("HT", "D6", "DQ", "S4")]
 
@@ -16,17 +18,17 @@ def test_each_card_lies_fully_inside_its_quadrant(size: int) -> None:
     picture = draw_table(HAND, "", size)
     half = size // 2
     strip_top = round(272 * size / 300)
-    paper = (picture == CARD_COLOR).all(axis=2)
+    paper = (picture == CLASSIC.colors.card).all(axis=2)
     quadrants = [paper[:half, :half], paper[:half, half:], paper[half:, :half], paper[half:, half:]]
     assert all(quadrant.mean() > 0.1 for quadrant in quadrants)
-    assert (picture[0] == TABLE_COLOR).all()
+    assert (picture[0] == CLASSIC.colors.table).all()
     for column in (0, half, size - 1):
-        assert (picture[:strip_top, column] == TABLE_COLOR).all()
-    assert (picture[half - 1] == TABLE_COLOR).all()
+        assert (picture[:strip_top, column] == CLASSIC.colors.table).all()
+    assert (picture[half - 1] == CLASSIC.colors.table).all()
 
 
 def test_the_grid_is_where_it_is_promised_at_300_pixels() -> None:
-    card = (draw_table(HAND, "", 300) != TABLE_COLOR).any(axis=2)
+    card = (draw_table(HAND, "", 300) != CLASSIC.colors.table).any(axis=2)
     rows, columns = np.flatnonzero(card[:150, :150].any(axis=1)), np.flatnonzero(card[:150, :150].any(axis=0))
     assert (rows[0], rows[-1]) == (20, 133)
     assert (columns[0], columns[-1]) == (34, 115)
@@ -71,9 +73,9 @@ def test_a_long_formula_stays_inside_the_strip(size: int, text: str) -> None:
     picture = draw_table(HAND, text, size)
     top, bottom = round(272 * size / 300), round(298 * size / 300)
     margin = round(8 * size / 300)
-    assert (picture[top:bottom, size - margin :] == STRIP_COLOR).all()
-    assert (picture[top:bottom, :margin] == STRIP_COLOR).all()
-    assert (picture[top:bottom] != STRIP_COLOR).any()
+    assert (picture[top:bottom, size - margin :] == CLASSIC.colors.strip).all()
+    assert (picture[top:bottom, :margin] == CLASSIC.colors.strip).all()
+    assert (picture[top:bottom] != CLASSIC.colors.strip).any()
 
 
 def test_a_table_of_two_cards_shows_its_goal() -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from gymnasium.envs.toy_text import blackjack as oracle
 
-from gtr_envs.cards.artwork import CARD_COLOR, TABLE_COLOR, draw_card_back
 from gtr_envs.cards.blackjack import MAX_ACTIONS, VisualBlackjackEnv, draw_hands, lay_cards
 from gtr_envs.cards.blackjack_rules import (
     BUST,
@@ -26,8 +25,10 @@ from gtr_envs.cards.blackjack_rules import (
     stand_reward,
 )
 from gtr_envs.cards.deck import Card, parse_card
+from gtr_envs.cards.faces import draw_card_back
 from gtr_envs.core import IllegalText
 from gtr_envs.errors import OptionError, UnknownNameError
+from gtr_envs.styles import CLASSIC
 from gtr_envs.testing import check_vision_text_env
 from gtr_envs.wrappers import TextAction
 
@@ -424,12 +425,12 @@ def test_every_card_is_in_the_picture(size: int, n_cards: int) -> None:
     differing = (with_ace != with_king).any(axis=2)
     assert differing.sum() >= 6
     assert not differing[: size // 2].any()
-    assert (with_ace[:, -1][: size // 2] == TABLE_COLOR).all()
+    assert (with_ace[:, -1][: size // 2] == CLASSIC.colors.table).all()
 
 
 def test_a_card_back_looks_like_no_card_and_cannot_be_changed() -> None:
     back = draw_card_back(75, 104)
-    assert (back == CARD_COLOR).all(axis=2).mean() < 0.3
+    assert (back == CLASSIC.colors.card).all(axis=2).mean() < 0.3
     assert draw_card_back(24, 33).shape == (33, 24, 3)
     assert not back.flags.writeable
 

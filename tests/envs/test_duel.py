@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from gtr_envs.cards import duel
 from gtr_envs.cards.deck import parse_card
 from gtr_envs.cards.duel import AGENTS, DuelEnv, SolverOpponent, against
-from gtr_envs.cards.duel.table import MY_COLOR, OUT_COLOR, THEIR_COLOR, Side, draw_match, draw_view
+from gtr_envs.cards.duel.table import Side, draw_match, draw_view
 from gtr_envs.cards.formula import tokenize
 from gtr_envs.cards.points24 import Points24Env
 from gtr_envs.cards.solver import distance
@@ -38,6 +38,7 @@ from gtr_envs.errors import (
     ResetNeededError,
     UnknownNameError,
 )
+from gtr_envs.styles import CLASSIC
 from gtr_envs.testing import HEADINGS, check_vision_text_env
 from gtr_envs.wrappers import TextAction
 
@@ -434,8 +435,8 @@ def test_the_own_strip_is_blue_and_below_for_both_players() -> None:
     observations, *_ = play(fresh(), "8", "(")
     for agent in AGENTS:
         picture = observations[agent]["image"]
-        assert (picture[-3, -1] == MY_COLOR).all()
-        assert (picture[3, -1] == THEIR_COLOR).all()
+        assert (picture[-3, -1] == CLASSIC.colors.me).all()
+        assert (picture[3, -1] == CLASSIC.colors.them).all()
     assert (observations[LEFT]["image"] != observations[RIGHT]["image"]).any()
 
 
@@ -446,8 +447,8 @@ def test_a_spectator_sees_who_is_out_and_the_result(size: int) -> None:
     finished = draw_match(CARDS, [sides[0]._replace(won=True), sides[1]], "player_0 wins", size, over=True)
     assert running.shape == (size, size, 3)
     middle, column = size // 2, round(280 * size / 300)
-    assert (running[round(40 * size / 300), column] == OUT_COLOR).all()
-    assert (running[round(260 * size / 300), column] == MY_COLOR).all()
+    assert (running[round(40 * size / 300), column] == CLASSIC.colors.out).all()
+    assert (running[round(260 * size / 300), column] == CLASSIC.colors.me).all()
     assert (running[middle:] != finished[middle:]).any()
     assert not (running[: round(70 * size / 300)] != finished[: round(70 * size / 300)]).any()
 

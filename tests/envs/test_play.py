@@ -574,6 +574,7 @@ def test_every_key_does_what_it_should_in_a_real_window(sit_down: Any) -> None:
     assert not screens[0].open
 
 
+@pytest.mark.usefixtures("ctrl_c_is_heard")
 def test_ctrl_c_closes_the_window(sit_down: Any) -> None:
     def interrupt(_: Screen) -> Iterator[pygame.event.Event]:
         signal.raise_signal(signal.SIGINT)

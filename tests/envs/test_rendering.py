@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -110,3 +112,12 @@ def test_a_window_shows_the_frame() -> None:
     shown = pygame.surfarray.array3d(pygame.display.get_surface()).transpose(1, 0, 2)
     assert np.array_equal(shown, frame)
     window.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are listed on Linux only")
+def test_no_font_file_stays_open_for_forked_workers_to_share() -> None:
+    # Workers that read one open file move each other's place in it, and letters cannot be found.
+    assert text_frame("A letter", 23, (255, 255, 255), (0, 0, 0)).any()
+    opened = [os.readlink(file) for file in Path("/proc/self/fd").iterdir() if file.is_symlink()]
+    # Other libraries of the same process, such as matplotlib, may hold fonts of their own.
+    assert not [name for name in opened if name.endswith(pygame.font.get_default_font())]

@@ -70,12 +70,14 @@ class SolverOpponent:
             Index of the action.
         """
         duel: DuelEnv = env.unwrapped
-        optimal = duel.optimal_actions(agent)
-        if not optimal or self._rng.random() >= self.strength:
-            legal = [token for token in duel.legal_actions(agent) if token != END or END in optimal]
+        # The search takes nearly all the time of a duel, so it is made only for a token that is to be optimal.
+        chosen = duel.optimal_actions(agent) if self._rng.random() < self.strength else ()
+        if not chosen:
+            legal = duel.legal_actions(agent)
+            wins = END in legal and END in duel.optimal_actions(agent)
             # Only a player who is out has nothing but "=" to play.
-            optimal = tuple(legal) or (END,)
-        return duel.action_tokens.index(optimal[int(self._rng.integers(len(optimal)))])
+            chosen = tuple(token for token in legal if token != END or wins) or (END,)
+        return duel.action_tokens.index(chosen[int(self._rng.integers(len(chosen)))])
 
 
 class AgainstEnv(VisionTextEnv):
@@ -119,6 +121,8 @@ class AgainstEnv(VisionTextEnv):
     `options={"numbers": [3, 3, 8, 8]}` (card values in table order, random suits) or
     `options={"cards": ["HT", "D6", "DQ", "S4"]}`.
 
+    `options={"style": "night"}`, alone or with the others, fixes the look of the episode and nothing else.
+
     ## Episode End
 
     | ending | when | result |
@@ -135,6 +139,7 @@ class AgainstEnv(VisionTextEnv):
     |---|---|
     | `numbers`, `cards` | card values (`list[int]`) and names (`list[str]`, such as `"HT"`) in table order |
     | `formula`, `opponent_formula` | tokens so far without `=`, `list[str]` |
+    | `style` | name of the look of this episode, `str` |
     | `legal_actions`, `action_mask` | legal tokens, `list[str]`; int8 `[n_actions]`, 1 for legal |
     | `solvable` | whether the hand can be won, `bool` |
     | `out`, `opponent_out` | whether a wrong formula has been handed in, `bool` |
@@ -152,6 +157,7 @@ class AgainstEnv(VisionTextEnv):
     | `image_size` | 300 | side of the observed picture in pixels, 64 to 1024; below 180 cards show a large rank |
     | `render_size` | None | side of rendered frames; None takes the larger of `image_size` and 300 |
     | `observe` | `"both"` | `"image"`: no text; `"text"`: no picture, and all it would show in words |
+    | `style` | `"classic"` | how it looks: a style, or `"train"` or `"test"` for one of a split in every episode |
     | `opponent` | 0.5 | strength of the solver, 0 to 1; or an object with `act(env, agent) -> int` |
     | `agent` | `"player_0"` | the player's side of the table; or `"player_1"` |
     | `deal` | `"solvable"` | or `"any"` |
@@ -278,7 +284,7 @@ class AgainstEnv(VisionTextEnv):
         """Play one round against the opponent."""
         other = AGENTS[1 - AGENTS.index(self.agent)]
         actions = {self.agent: action, other: self._player.act(self._duel, other)}
-        _, rewards, terminations, truncations, infos = self._duel.step(actions)
+        rewards, terminations, truncations, infos = self._duel.play(actions)
         info = infos[self.agent]
         return Outcome(
             rewards[self.agent],
@@ -296,7 +302,7 @@ class AgainstEnv(VisionTextEnv):
         return self._duel.described(self.agent)
 
     def _draw(self, size: int) -> Frame:
-        return self._duel.picture(self.agent, size)
+        return self._duel.picture(self.agent, size, self._look)
 
     def _facts(self) -> dict[str, Any]:
         return self._duel.info(self.agent)

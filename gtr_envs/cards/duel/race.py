@@ -19,6 +19,7 @@ from gtr_envs.errors import DependencyError, InvalidActionError, OptionError
 from gtr_envs.lifecycle import Lifecycle
 from gtr_envs.rendering import Frame
 from gtr_envs.spaces import vision_text_space
+from gtr_envs.styles import Look
 
 try:
     from pettingzoo import ParallelEnv
@@ -86,6 +87,8 @@ class DuelEnv(Lifecycle, ParallelEnv[str, Observation, Any]):  # type: ignore[mi
     `options={"numbers": [3, 3, 8, 8]}` (card values in table order, random suits) or
     `options={"cards": ["HT", "D6", "DQ", "S4"]}`.
 
+    `options={"style": "night"}`, alone or with the others, fixes the look of the episode and nothing else.
+
     ## Episode End
 
     | ending | when | result |
@@ -106,6 +109,7 @@ class DuelEnv(Lifecycle, ParallelEnv[str, Observation, Any]):  # type: ignore[mi
     |---|---|
     | `numbers`, `cards` | card values (`list[int]`) and names (`list[str]`, such as `"HT"`) in table order |
     | `formula`, `opponent_formula` | tokens so far without `=`, `list[str]` |
+    | `style` | name of the look of this episode, `str` |
     | `legal_actions`, `action_mask` | legal tokens, `list[str]`; int8 `[n_actions]`, 1 for legal |
     | `solvable` | whether the hand can be won, `bool` |
     | `out`, `opponent_out` | whether a wrong formula has been handed in, `bool` |
@@ -123,6 +127,7 @@ class DuelEnv(Lifecycle, ParallelEnv[str, Observation, Any]):  # type: ignore[mi
     | `observe` | `"both"` | `"image"`: no text; `"text"`: no picture, and all it would show in words |
     | `image_size` | 300 | side of the observed pictures in pixels, 64 to 1024; below 180 cards show a large rank |
     | `render_size` | None | side of rendered frames; None takes the larger of `image_size` and 480 |
+    | `style` | `"classic"` | how it looks: a style, or `"train"` or `"test"` for one of a split in every episode |
     | `deal` | `"solvable"` | or `"any"` |
     | `face_cards` | `"ten"` | J Q K count 10; `"rank"`: 11, 12, 13 |
     | `target` | 24 | value to reach |
@@ -222,6 +227,7 @@ class DuelEnv(Lifecycle, ParallelEnv[str, Observation, Any]):  # type: ignore[mi
         }
         self.n_rounds = 0
         self._cards: tuple[Card, ...] = ()
+        self._look = Look()
         self._np_random: np.random.Generator | None = None
 
     # --- what the players may know ----------------------------------------------------------------------------------
@@ -311,17 +317,19 @@ class DuelEnv(Lifecycle, ParallelEnv[str, Observation, Any]):  # type: ignore[mi
         """
         return f"cards: {' '.join(card.name for card in self._cards)}\n{self.text(agent)}"
 
-    def picture(self, agent: str, size: int) -> Frame:
+    def picture(self, agent: str, size: int, look: Look | None = None) -> Frame:
         """Draw the table from a player's side.
 
         Args:
             agent: Name of the player.
             size: Side of the picture in pixels, at least 64.
+            look: What it looks like; None for the look of this game.
 
         Returns:
             A new picture, uint8 [size, size, 3].
         """
-        return draw_view(self._cards, self.seats[agent].written, self.seats[_other(agent)].written, size)
+        mine, theirs = self.seats[agent].written, self.seats[_other(agent)].written
+        return draw_view(self._cards, mine, theirs, size, look or self._look)
 
     def observation_space(self, agent: str) -> spaces.Dict:
         """Return the space of a player's observations.
@@ -372,8 +380,8 @@ class DuelEnv(Lifecycle, ParallelEnv[str, Observation, Any]):  # type: ignore[mi
         if seed is not None or self._np_random is None:
             self._np_random, _ = seeding.np_random(seed)
         first, second = self.seats.values()
-        first.begin(self._np_random, chosen)
-        second.begin(self._np_random, {"cards": first.cards})
+        self._look = first.begin(self._np_random, chosen)
+        second.begin(self._np_random, {"cards": first.cards, "style": self._look.style})
         self._cards = tuple(parse_card(name) for name in first.cards)
         self.agents = list(AGENTS)
         self.n_rounds = 0
@@ -396,6 +404,25 @@ class DuelEnv(Lifecycle, ParallelEnv[str, Observation, Any]):  # type: ignore[mi
             ResetNeededError: If no game is running.
             InvalidActionError: If an action is missing or not in the action space; nothing is played then.
         """
+        played = self.play(actions)
+        return (self._observe(), *played)
+
+    def play(
+        self, actions: Mapping[str, Any]
+    ) -> tuple[dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
+        """Play one round without observing it, for who has eyes of its own.
+
+        Args:
+            actions: As for :meth:`step`.
+
+        Returns:
+            Rewards, terminations, truncations and infos of each player.
+
+        Raises:
+            EnvironmentClosedError: If the environment was closed.
+            ResetNeededError: If no game is running.
+            InvalidActionError: If an action is missing or not in the action space; nothing is played then.
+        """
         self._require_running()
         if set(actions) != set(AGENTS):
             raise InvalidActionError(
@@ -412,7 +439,6 @@ class DuelEnv(Lifecycle, ParallelEnv[str, Observation, Any]):  # type: ignore[mi
             self._end()
         self._show()
         return (
-            self._observe(),
             {agent: self._reward(agent, outcome) for agent, outcome in outcomes.items()},
             dict.fromkeys(AGENTS, terminated),
             dict.fromkeys(AGENTS, truncated),
@@ -450,7 +476,7 @@ class DuelEnv(Lifecycle, ParallelEnv[str, Observation, Any]):  # type: ignore[mi
             caption = f"{winner} wins" if winner else "Draw"
         else:
             caption = f"Target {self.target}     Round {self.n_rounds + 1} of {self.max_rounds}"
-        return draw_match(self._cards, sides, caption, self.render_size, over=over)
+        return draw_match(self._cards, sides, caption, self.render_size, over=over, look=self._look)
 
 
 def raw_env(**kwargs: Any) -> Any:

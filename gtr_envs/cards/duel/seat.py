@@ -10,6 +10,7 @@ import numpy as np
 from gtr_envs.cards.formula import END
 from gtr_envs.cards.points24 import Points24Env
 from gtr_envs.core import Outcome
+from gtr_envs.styles import Look
 
 
 class Seat(Points24Env):
@@ -47,21 +48,26 @@ class Seat(Points24Env):
         """Tokens that are legal now; ``=`` alone, as a pass, for a player who is out."""
         return [END] if self.is_out else super().legal_actions
 
-    def begin(self, rng: np.random.Generator, options: Mapping[str, Any]) -> None:
+    def begin(self, rng: np.random.Generator, options: Mapping[str, Any]) -> Look:
         """Begin a game.
 
         Args:
             rng: Deals the hand.
-            options: As in ``Points24Env.reset``: empty for a random hand, or ``"numbers"``, or ``"cards"``.
+            options: As in ``Points24Env.reset``: empty for a random hand, or ``"numbers"``, or ``"cards"``; and
+                perhaps ``"style"``.
+
+        Returns:
+            What the game looks like.
 
         Raises:
             OptionError: If the options name no hand.
             DealError: If no hand may be played.
         """
         self.np_random = rng
-        self._begin(options)
+        self._begin(self._dressed(options))
         self._start()
         self.won = False
+        return self._look
 
     def token_of(self, action: object) -> str:
         """Name an action.

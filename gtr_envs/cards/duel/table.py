@@ -12,33 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gtr_envs.cards.artwork import (
-    DETAIL_SIZE,
-    GOAL_COLOR,
-    REFERENCE_SIZE,
-    STRIP_BOTTOM,
-    STRIP_MARGIN,
-    STRIP_TOP,
-    TABLE_COLOR,
-    TEXT_COLOR,
-    draw_card,
-)
+from gtr_envs.cards.artwork import DETAIL_SIZE, PLAIN, lay_out, layout_of, paste
 from gtr_envs.cards.deck import Card
+from gtr_envs.cards.layouts import FIELD_HEIGHT, REFERENCE_SIZE, STRIP_EDGE, STRIP_HEIGHT, STRIP_MARGIN, Place
 from gtr_envs.rendering import Canvas, Color, Frame
+from gtr_envs.styles import Look, Style
 
-MY_COLOR: Color = (20, 58, 112)
-THEIR_COLOR: Color = (122, 36, 32)
-SIDE_COLORS: tuple[Color, Color] = (MY_COLOR, THEIR_COLOR)
-"""Colours of the first and the second player's panel."""
-OUT_COLOR: Color = (66, 72, 70)
-FAINT_COLOR: Color = (196, 206, 202)
-# As high as the strip of Points24 and as far from the edge, mirrored.
-STRIP_HEIGHT = STRIP_BOTTOM - STRIP_TOP
-THEIR_STRIP_TOP = REFERENCE_SIZE - STRIP_BOTTOM
-VIEW_CARD = (79, 110)
-VIEW_CENTERS = ((75, 89), (225, 89), (75, 211), (225, 211))
 MATCH_CARD = (63, 88)
-MATCH_CENTERS = tuple((48 + 68 * i, 132) for i in range(4))
+MATCH_CENTERS: tuple[Place, ...] = tuple((48 + 68 * i, 132) for i in range(4))
 PANEL_LEFT, PANEL_WIDTH, PANEL_HEIGHT = 8, 284, 62
 PANEL_TOPS = (230, 8)
 """The first player sits below, the second above."""
@@ -58,7 +39,7 @@ class Side(NamedTuple):
     """True after ``=`` with a formula that wins."""
 
 
-def draw_view(cards: Sequence[Card], mine: str, theirs: str, size: int) -> Frame:
+def draw_view(cards: Sequence[Card], mine: str, theirs: str, size: int, look: Look = PLAIN) -> Frame:
     """Draw the table as one of the players sees it.
 
     Args:
@@ -66,23 +47,26 @@ def draw_view(cards: Sequence[Card], mine: str, theirs: str, size: int) -> Frame
         mine: The player's own formula.
         theirs: The opponent's formula.
         size: Side of the square picture in pixels, at least 64.
+        look: The style, and how the cards lie; the own formula is below in all of them.
 
     Returns:
         A new picture, uint8 [size, size, 3].
     """
-    frame = _table(tuple(cards), size, VIEW_CARD, VIEW_CENTERS).copy()
+    style, layout = look.style, layout_of(look.style)
+    frame = _table(tuple(cards), size, layout.duel_size, layout.duel, look).copy()
     scale = size / REFERENCE_SIZE
-    height = round(STRIP_BOTTOM * scale) - round(STRIP_TOP * scale)
+    height = round((FIELD_HEIGHT + STRIP_HEIGHT) * scale) - round(FIELD_HEIGHT * scale)
     for label, formula, color, top in (
-        ("Them", theirs, THEIR_COLOR, THEIR_STRIP_TOP),
-        ("Me", mine, MY_COLOR, STRIP_TOP),
+        ("Them", theirs, style.colors.them, STRIP_EDGE),
+        ("Me", mine, style.colors.me, FIELD_HEIGHT),
     ):
-        start = round(top * scale)
-        frame[start : start + height] = _strip(f"{label}: {formula}", size, height, color)
+        paste(frame, _strip(f"{label}: {formula}", size, height, color, style), 0, round(top * scale))
     return frame
 
 
-def draw_match(cards: Sequence[Card], sides: Sequence[Side], caption: str, size: int, *, over: bool) -> Frame:
+def draw_match(
+    cards: Sequence[Card], sides: Sequence[Side], caption: str, size: int, *, over: bool, look: Look = PLAIN
+) -> Frame:
     """Draw the table with both players for somebody who watches.
 
     Args:
@@ -91,71 +75,67 @@ def draw_match(cards: Sequence[Card], sides: Sequence[Side], caption: str, size:
         caption: The state or the result of the game.
         size: Side of the square picture in pixels, at least 64.
         over: True draws the caption as a result.
+        look: The style, and how the cards lie; they lie in a row in all of them.
 
     Returns:
         A new picture, uint8 [size, size, 3].
     """
     scale = size / REFERENCE_SIZE
-    frame = _table(tuple(cards), size, MATCH_CARD, MATCH_CENTERS).copy()
-    for side, color, top in zip(sides, SIDE_COLORS, PANEL_TOPS, strict=True):
-        panel = _panel(side, color, round(PANEL_WIDTH * scale), round(PANEL_HEIGHT * scale))
-        _paste(frame, panel, round(PANEL_LEFT * scale), round(top * scale))
-    band = _caption(caption, round(PANEL_WIDTH * scale), round(26 * scale), over=over)
-    _paste(frame, band, round(PANEL_LEFT * scale), round((CAPTION_Y - 13) * scale))
+    style = look.style
+    frame = _table(tuple(cards), size, MATCH_CARD, MATCH_CENTERS, look).copy()
+    width = round(PANEL_WIDTH * scale)
+    for side, color, top in zip(sides, (style.colors.me, style.colors.them), PANEL_TOPS, strict=True):
+        panel = _panel(side, color, width, round(PANEL_HEIGHT * scale), style)
+        paste(frame, panel, round(PANEL_LEFT * scale), round(top * scale))
+    band = _caption(caption, width, round(26 * scale), style, over=over)
+    paste(frame, band, round(PANEL_LEFT * scale), round((CAPTION_Y - 13) * scale))
     return frame
-
-
-def _paste(frame: Frame, part: Frame, left: int, top: int) -> None:
-    """Put a part into a picture that is large enough for it."""
-    frame[top : top + part.shape[0], left : left + part.shape[1]] = part
 
 
 # A few tables are kept because every step of an episode shows the same one; strips return with every token.
 @lru_cache(maxsize=32)
 def _table(
-    cards: tuple[Card, ...], size: int, card_size: tuple[int, int], centers: tuple[tuple[int, int], ...]
+    cards: tuple[Card, ...], size: int, card_size: tuple[int, int], centers: tuple[Place, ...], look: Look
 ) -> Frame:
     """The table with its cards and nothing written."""
-    scale = size / REFERENCE_SIZE
     frame = np.empty((size, size, 3), dtype=np.uint8)
-    frame[:] = TABLE_COLOR
-    width, height = (round(length * scale) for length in card_size)
-    for card, (x, y) in zip(cards, centers, strict=True):
-        picture = draw_card(card, width, height, detailed=size >= DETAIL_SIZE)
-        _paste(frame, picture, round(x * scale - width / 2), round(y * scale - height / 2))
+    frame[:] = look.style.colors.table
+    lay_out(frame, cards, centers, card_size, look)
     return frame
 
 
 @lru_cache(maxsize=256)
-def _strip(text: str, width: int, height: int, color: Color) -> Frame:
+def _strip(text: str, width: int, height: int, color: Color, style: Style) -> Frame:
     """A line of text over the whole width, in smaller letters if it is long."""
     # Strips are drawn at almost every step, and a smaller enlargement takes a quarter of the time.
-    canvas = Canvas(width, height, color, enlargement=2 if width >= DETAIL_SIZE else 4)
+    canvas = Canvas(width, height, color, enlargement=2 if width >= DETAIL_SIZE else 4, font=style.font)
     margin = STRIP_MARGIN * width / REFERENCE_SIZE
-    canvas.write(text, (margin, height / 2), 1.2 * height, width - 2 * margin, TEXT_COLOR)
+    canvas.write(text, (margin, height / 2), 1.2 * height, width - 2 * margin, style.colors.text)
     return canvas.frame()
 
 
 @lru_cache(maxsize=64)
-def _panel(side: Side, color: Color, width: int, height: int) -> Frame:
-    """A player's name and formula on the player's colour; a gold edge for a winner, grey for one who is out."""
-    canvas = Canvas(width, height, TABLE_COLOR)
+def _panel(side: Side, color: Color, width: int, height: int, style: Style) -> Frame:
+    """A player's name and formula on the player's colour; an edge for a winner, grey for one who is out."""
+    colors = style.colors
+    canvas = Canvas(width, height, colors.table, font=style.font)
     unit = width / PANEL_WIDTH
     edge = 3 * unit
-    canvas.box(0, 0, width, height, GOAL_COLOR if side.won else color, radius=9 * unit)
-    canvas.box(edge, edge, width - 2 * edge, height - 2 * edge, OUT_COLOR if side.is_out else color, radius=7 * unit)
+    canvas.box(0, 0, width, height, colors.accent if side.won else color, radius=9 * unit)
+    canvas.box(edge, edge, width - 2 * edge, height - 2 * edge, colors.out if side.is_out else color, radius=7 * unit)
     room = width - 24 * unit
     status = "  is right" if side.won else "  is out" if side.is_out else ""
-    ink = GOAL_COLOR if side.won else FAINT_COLOR
+    ink = colors.accent if side.won else colors.faint
     canvas.write(side.name + status, (12 * unit, 17 * unit), 22 * unit, room, ink)
-    canvas.write(side.formula, (12 * unit, 42 * unit), 34 * unit, room, TEXT_COLOR)
+    canvas.write(side.formula, (12 * unit, 42 * unit), 34 * unit, room, colors.text)
     return canvas.frame()
 
 
 @lru_cache(maxsize=64)
-def _caption(text: str, width: int, height: int, *, over: bool) -> Frame:
+def _caption(text: str, width: int, height: int, style: Style, *, over: bool) -> Frame:
     """The line below the cards."""
-    canvas = Canvas(width, height, TABLE_COLOR)
-    letters, ink = (height * 1.1, GOAL_COLOR) if over else (height * 0.8, FAINT_COLOR)
+    colors = style.colors
+    canvas = Canvas(width, height, colors.table, font=style.font)
+    letters, ink = (height * 1.1, colors.accent) if over else (height * 0.8, colors.faint)
     canvas.write(text, (width / 2, height / 2), letters, width, ink, centered=True)
     return canvas.frame()

@@ -11,9 +11,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from gtr_envs.cards import artwork
+from gtr_envs.cards import faces
 from gtr_envs.cards.deck import Card
 from gtr_envs.rendering import Color, Frame, text_frame
+from gtr_envs.styles import CLASSIC
 
 FRAME_SIZE = 300
 TABLE_COLOR: Color = (53, 101, 77)
@@ -115,19 +116,19 @@ def _row(cards: tuple[Card, ...]) -> Frame:
 @lru_cache(maxsize=256)
 def _card(card: Card, width: int, height: int) -> Frame:
     """A card on this table."""
-    return _on_this_table(artwork.draw_card(card, width, height, detailed=True))
+    return _on_this_table(faces.draw_card(card, width, height, detailed=True))
 
 
 @lru_cache(maxsize=1)
 def _card_back(width: int, height: int) -> Frame:
     """The back of a card on this table."""
-    return _on_this_table(artwork.draw_card_back(width, height))
+    return _on_this_table(faces.draw_card_back(width, height))
 
 
 def _on_this_table(card: Frame) -> Frame:
     """Let the rounded corners of a card show this table and not that of the other games."""
     picture = card.copy()
-    picture[(picture == artwork.TABLE_COLOR).all(axis=-1)] = TABLE_COLOR
+    picture[(picture == CLASSIC.colors.table).all(axis=-1)] = TABLE_COLOR
     return picture
 
 
