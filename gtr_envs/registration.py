@@ -10,7 +10,6 @@ ENVS: dict[str, str] = {
     "NumberLine-v0": "gtr_envs.cards.number_line:NumberLineEnv",
     "VisualBlackjack-v0": "gtr_envs.cards.blackjack:VisualBlackjackEnv",
     "Points24Duel-v0": "gtr_envs.cards.duel.opponents:AgainstEnv",
-    "ALFWorld-v0": "gtr_envs.alfworld.env:ALFWorldEnv",
 }
 """Every environment id with its entry point."""
 
@@ -18,6 +17,11 @@ VECTOR_ENVS: dict[str, str] = {
     "Points24-v0": "gtr_envs.cards.vector:Points24VectorEnv",
 }
 """Entry points of the ids that bring their own vector environment."""
+
+HOUSEHOLD_ENVS: dict[str, str] = {
+    "ALFWorld-v0": "gtr_envs.alfworld.env:ALFWorldEnv",
+}
+"""Ids that need the extra ``alfworld``."""
 
 COMPAT_ENVS: dict[str, str] = {
     "gym_cards/Points24-v0": "gtr_envs.cards.gym_cards.points:GymCardsPoints24Env",
@@ -32,7 +36,7 @@ COMPAT_MAX_STEPS = 300
 
 def register_envs() -> None:
     """Make every id known to Gymnasium; ids that are known already, as from the public package, are left alone."""
-    for env_id, entry_point in ENVS.items():
+    for env_id, entry_point in {**ENVS, **HOUSEHOLD_ENVS}.items():
         if env_id not in gymnasium.registry:
             gymnasium.register(env_id, entry_point, vector_entry_point=VECTOR_ENVS.get(env_id))
     for env_id, entry_point in COMPAT_ENVS.items():

@@ -1,0 +1,1 @@
+"""Household tasks: ALFWorld's own engine behind a picture, a text and named commands."""

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Unpack
-
-import platformdirs
 
 from gtr_envs.alfworld.commands import find_command
 from gtr_envs.alfworld.expert import next_action, plan
@@ -15,7 +12,7 @@ from gtr_envs.alfworld.games import Game, find_source
 from gtr_envs.alfworld.goals import goal_rate
 from gtr_envs.alfworld.scene import draw_view
 from gtr_envs.alfworld.situation import Room, Situation, look, read_room, read_situation
-from gtr_envs.alfworld.textworld_backend import Engine, EngineState, make_engine
+from gtr_envs.alfworld.textworld_backend import Engine, EngineState, cache_folder, make_engine
 from gtr_envs.alfworld.wheel import TASK_TYPES, load_scene
 from gtr_envs.cards.thoughts import Thought
 from gtr_envs.checks import checked_int
@@ -43,12 +40,12 @@ class ALFWorldEnv(VisionTextEnv):
     ## Description
 
     The agent stands in a kitchen, living room, bedroom or bathroom and is given a task such as "put a clean mug in
-    coffeetable". It goes from place to place, opens, takes, heats, cools, cleans, switches on and puts down. Rules, words
-    and feedback are those of ALFWorld's engine (TextWorld), unchanged. The picture shows what is before the agent.
+    coffeetable". It goes from place to place, opens, takes, heats, cools, cleans, switches on and puts down. Rules,
+    words and feedback are those of ALFWorld's engine (TextWorld), unchanged. The picture shows what is before it.
 
-    Games come from ALFRED's data where they are on disk, and are made from seeds otherwise: *embedded* games have ALFWorld's
-    rooms, affordances, goals and sentences, but things lie where they were drawn to lie. **Scores on embedded games are
-    not comparable with published ones**; `info["source"]` says which they are.
+    Games come from ALFRED's data where they are on disk, and are made from seeds otherwise: *embedded* games have
+    ALFWorld's rooms, affordances, goals and sentences, but things lie where they were drawn to lie. **Scores on
+    embedded games are not comparable with published ones**; `info["source"]` says which they are.
 
     ## Action Space
 
@@ -58,9 +55,9 @@ class ALFWorldEnv(VisionTextEnv):
 
     ## Observation Space
 
-    `Dict(image, text)`: `image` is uint8 `[image_size, image_size, 3]` with the places before the agent, what lies there,
-    what it carries, and a map; `text` is the task, the commands so far if `history` is set, and the engine's feedback.
-    With `scene_text=False` the feedback is left out, as in the papers, so that the picture has to be looked at.
+    `Dict(image, text)`: `image` is uint8 `[image_size, image_size, 3]` with the places before the agent, what lies
+    there, what it carries, and a map; `text` is the task, the commands so far if `history` is set, and the engine's
+    feedback. With `scene_text=False` the feedback is left out, as in the papers, so that the picture must be looked at.
 
     ## Rewards
 
@@ -74,8 +71,8 @@ class ALFWorldEnv(VisionTextEnv):
 
     ## Starting State
 
-    A game drawn from the split and the task types by the seeded generator; `reset` takes `options={"game": key}` with a key
-    of `info["game"]`. The same game again is rewound in a millisecond.
+    A game drawn from the split and the task types by the seeded generator; `reset` takes `options={"game": key}` with a
+    key of `info["game"]`. The same game again is rewound in a millisecond.
 
     ## Episode End
 
@@ -88,7 +85,7 @@ class ALFWorldEnv(VisionTextEnv):
 
     | key | value |
     |---|---|
-    | `game`, `source`, `split`, `scene` | key of the game; `"embedded"` or `"alfred"`; split; number of the floor plan |
+    | `game`, `source`, `split`, `scene` | key of the game; `"embedded"` or `"alfred"`; split; floor plan |
     | `task`, `task_type` | the task in words, fixed within an episode; one of the six types |
     | `goal_rate` | share of the goal conditions that hold, 0 to 1 |
     | `expert_steps` | how many commands the expert needs from here; None if it knows no way |
@@ -123,14 +120,14 @@ class ALFWorldEnv(VisionTextEnv):
 
     ## Known limits
 
-    Pictures are schematic. Embedded games have no stove burners, coffee machines, toasters and hampers, desk lamps only,
-    and no sentences by people. Two receptacles can share one place, where `go to` does nothing, as in ALFWorld. Only one
-    engine works at a time in a process; use processes for parallel environments.
+    Pictures are schematic. Embedded games have no stove burners, coffee machines, toasters and hampers, desk lamps
+    only, and no sentences by people. Two receptacles can share one place, where `go to` does nothing, as in ALFWorld.
+    Only one engine works at a time in a process; use processes for parallel environments. `style` has no effect yet.
 
     ## References
 
-    Shridhar et al., ALFWorld: Aligning Text and Embodied Environments for Interactive Learning, arXiv 2010.03768; rewards
-    and limits of RL4VLM (arXiv 2405.10292) and GTR (arXiv 2503.08525).
+    Shridhar et al., ALFWorld: Aligning Text and Embodied Environments for Interactive Learning, arXiv 2010.03768;
+    rewards and limits of RL4VLM (arXiv 2405.10292) and GTR (arXiv 2503.08525).
 
     ## Version History
 
@@ -195,9 +192,9 @@ class ALFWorldEnv(VisionTextEnv):
     def instructions(self) -> str:
         """The task in words, for prompts."""
         return (
-            f"You are in a room with household things. The {self.medium} shows what is before you. Do the task that you "
-            "are told, with one command each turn: go to a place, open or close it, take a thing from it, move a thing to "
-            "it, heat, cool or clean a thing with it, use a lamp, examine something, or look at your inventory."
+            f"You are in a room with household things. The {self.medium} shows what is before you. Do the task that "
+            "you are told, with one command each turn: go to a place, open or close it, take a thing from it, move a "
+            "thing to it, heat, cool or clean a thing with it, use a lamp, examine something, look at your inventory."
         )
 
     @property
@@ -348,11 +345,6 @@ class ALFWorldEnv(VisionTextEnv):
     def __getstate__(self) -> dict[str, Any]:
         """Leave the engine behind: it belongs to the process."""
         return super().__getstate__() | {"_engine": None}
-
-
-def cache_folder() -> Path:
-    """Where translated games are kept: the user's cache folder."""
-    return Path(platformdirs.user_cache_dir("gtr_envs")) / "alfworld"
 
 
 def _told(name: str, marks: Sequence[str]) -> str:

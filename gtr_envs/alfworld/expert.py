@@ -81,7 +81,9 @@ class Explorer:
         Args:
             situation: What holds; only what is before the agent is taken from it.
         """
-        self._seen |= {item for item in situation.room.locations if situation.is_near(item) and not situation.is_shut(item)}
+        self._seen |= {
+            item for item in situation.room.locations if situation.is_near(item) and not situation.is_shut(item)
+        }
 
     def next_action(self, situation: Situation) -> Action | None:
         """Choose what to do with what is known.

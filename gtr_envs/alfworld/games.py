@@ -105,7 +105,7 @@ class EmbeddedSource:
         parts = key.split("/")
         if len(parts) != 4 or parts[0] != EMBEDDED or not parts[3].isdecimal():
             raise GameError(
-                f"Expected a game such as 'embedded/train/{TASK_TYPES[0]}/17' (split, task type and number), got {key!r}."
+                f"Expected a game such as 'embedded/train/{TASK_TYPES[0]}/17' (split, task type, number), got {key!r}."
             )
         _, split, task_type, number = parts
         require_known("split", split, SPLITS)
@@ -282,7 +282,9 @@ def _task_of(trajectory: Mapping[str, Any], folder: Path) -> Task:
         named = [parameters[f"{name}_target"] or "" for name in ("object", "parent", "toggle")]
         task_type = trajectory["task_type"]
     except (KeyError, TypeError) as error:
-        raise GameError(f"Expected pddl_params and task_type in {folder / TRAJECTORY_FILE}; {error} is missing.") from error
+        raise GameError(
+            f"Expected pddl_params and task_type in {folder / TRAJECTORY_FILE}; {error} is missing."
+        ) from error
     target, parent, lamp = (str(name).lower() for name in named)
     # ALFRED names the lamp as the place of a look task too.
     return Task(task_type, target, "" if task_type == "look_at_obj_in_light" else parent, lamp)

@@ -18,7 +18,9 @@ SPLITS = ("train", "valid_seen", "valid_unseen")
 """ALFRED's splits: ``valid_seen`` has the rooms of ``train``, ``valid_unseen`` other rooms."""
 MAX_COPIES = 3
 """ALFRED's own limit of equal things in a room."""
-ROOMY = frozenset({"CounterTop", "DiningTable", "CoffeeTable", "SideTable", "Desk", "Dresser", "Bed", "Sofa", "TVStand"})
+ROOMY = frozenset(
+    {"CounterTop", "DiningTable", "CoffeeTable", "SideTable", "Desk", "Dresser", "Bed", "Sofa", "TVStand"}
+)
 """Receptacles with room for many things."""
 ROOM_IN_ROOMY, ROOM_ELSEWHERE = 8, 3
 LAMP_PLACES = frozenset({"Desk", "Dresser", "SideTable", "CoffeeTable", "TVStand", "Shelf"})
@@ -150,9 +152,7 @@ def _furnish(world: World, scene: Scene, rng: np.random.Generator) -> Iterator[T
                 yield Thing(f"{kind}|{x:+06.2f}|{y + 0.05:+06.2f}|{z:+06.2f}|{copy}", kind, place.name)
 
 
-def _tasks(
-    world: World, scene: Scene, things: Sequence[Thing], task_type: str
-) -> Iterator[tuple[str, str, str]]:
+def _tasks(world: World, scene: Scene, things: Sequence[Thing], task_type: str) -> Iterator[tuple[str, str, str]]:
     """Yield every possible (target, parent, lamp) that is not done already, sorted."""
     kinds = {receptacle.name: receptacle.kind for receptacle in scene.receptacles}
     lamps = sorted({thing.kind for thing in things} & world.treatable["Toggleable"])
@@ -169,10 +169,11 @@ def _tasks(
         if treatment and target not in world.treatable[treatment]:
             continue
         for parent in sorted(set(kinds.values())):
-            # Something must be left to carry: enough things that do not lie in such a receptacle.
-            if target in world.may_hold.get(parent, ()) and len(lying) - lying.count(parent) >= least:
-                if lying.count(parent) == 0 or treatment:
-                    yield target, parent, ""
+            in_place = lying.count(parent)
+            # Something must be left to carry, and what was not treated may lie there already.
+            to_do = len(lying) - in_place >= least and (in_place == 0 or treatment)
+            if to_do and target in world.may_hold.get(parent, ()):
+                yield target, parent, ""
 
 
 def _start(scene: Scene, rng: np.random.Generator) -> Pose:
@@ -253,7 +254,9 @@ def problem_text(world: World, household: Household) -> str:
 def _declared(world: World, household: Household) -> tuple[Mapping[str, str], list[tuple[str, ...]]]:
     """Names with their PDDL types, and the facts of the initial state."""
     scene, things = household.scene, household.things
-    receptacle_kinds = sorted({receptacle.kind for receptacle in scene.receptacles} | {"SinkBasin", "Microwave", "Fridge"})
+    receptacle_kinds = sorted(
+        {receptacle.kind for receptacle in scene.receptacles} | {"SinkBasin", "Microwave", "Fridge"}
+    )
     thing_kinds = sorted({thing.kind for thing in things} | {"Knife", "ButterKnife"})
     objects = {"agent1": "agent"}
     objects |= {f"{kind}Type": "rtype" for kind in receptacle_kinds}

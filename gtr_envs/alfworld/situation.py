@@ -103,7 +103,7 @@ def read_room(facts: Iterable[tuple[str, tuple[str, ...]]], names: Mapping[str, 
     return Room(
         names=names,
         kinds=kinds,
-        locations=dict(sorted(found.get("receptacleatlocation", []))),
+        locations={item: place for item, place in sorted(found.get("receptacleatlocation", []))},
         openable=frozenset(item for (item,) in found.get("openable", [])),
         may_hold={holder: frozenset(held) for holder, held in may_hold.items()},
         lamps=frozenset(item for (item,) in found.get("toggleable", [])),
@@ -130,7 +130,7 @@ def read_situation(facts: Iterable[tuple[str, tuple[str, ...]]], room: Room) -> 
         room=room,
         location=next(iter(found["atlocation"]))[1],
         held=held[0] if held else None,
-        places=dict(found.get("inreceptacle", [])),
+        places={thing: place for thing, place in found.get("inreceptacle", [])},
         opened=frozenset(item for (item,) in found.get("opened", [])),
         marks={thing: frozenset(said) for thing, said in marks.items()},
     )

@@ -30,14 +30,14 @@ from gtr_envs.errors import DependencyError, GameError
 _ARGUMENTS = list(sys.argv)
 try:
     import fast_downward
+    import platformdirs
     import textworld
     from mementos import core as mementos
     from textworld.envs.pddl import PddlEnv, logic, textgen
     from textworld.logic import Placeholder, Proposition, Rule, State, Type, Variable
 except ImportError as missing:
-    raise DependencyError(
-        f"ALFWorld needs the package {(missing.name or 'textworld').partition('.')[0]!r}, which is not installed. {REMEDY}"
-    ) from missing
+    _package = (missing.name or "textworld").partition(".")[0]
+    raise DependencyError(f"ALFWorld needs the package {_package!r}, which is not installed. {REMEDY}") from missing
 finally:
     sys.argv[:] = _ARGUMENTS
 
@@ -50,10 +50,12 @@ _LOCK = threading.RLock()
 _FORMAT = "1"
 """Part of the key of a kept translation; raised when what is kept changes."""
 _TASK = re.compile(r'(?<="rhs": "Your task is to: )[^"\n]*(?=\.")')
-"""The task's words in a grammar. All else is the same in every game, and reading a grammar takes a third of a second."""
+"""The task's words in a grammar. All else is the same in every game, and reading a grammar takes a third of a second.
+"""
 _UNKNOWN = "UNKNOWN GOAL"
 _EXPRESSION = re.compile(
-    r"\s*\(?(?:'(?P<literal>[^']*)'|(?P<variable>\w+)(?:\.(?P<attribute>name|indefinite|definite)(?: or \w+\.id)?)?)\)?\s*"
+    r"\s*\(?(?:'(?P<literal>[^']*)'|"
+    r"(?P<variable>\w+)(?:\.(?P<attribute>name|indefinite|definite)(?: or \w+\.id)?)?)\)?\s*"
 )
 """A part of what a grammar computes: a text in quotes, an entity (by name), or an attribute of it, never empty."""
 
@@ -98,6 +100,11 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free what the engine holds; closing twice is allowed."""
+
+
+def cache_folder() -> Path:
+    """Where translated games are kept: the user's cache folder."""
+    return Path(platformdirs.user_cache_dir("gtr_envs")) / "alfworld"
 
 
 def make_engine(cache: Path | None = None) -> Engine:
@@ -368,8 +375,10 @@ class _State(State):  # type: ignore[misc]
 
     def __init__(self, library: Any, grounded: _Grounded, game_logic: Any) -> None:
         self._logic = game_logic
-        self._facts, self._vars_by_name = defaultdict(set), {}
-        self._vars_by_type, self._var_counts = defaultdict(set), Counter()
+        self._facts: defaultdict[Any, set[Any]] = defaultdict(set)
+        self._vars_by_name: dict[str, Any] = {}
+        self._vars_by_type: defaultdict[str, set[Any]] = defaultdict(set)
+        self._var_counts: Counter[str] = Counter()
         self.library, self.parameters, self.name2type = library, grounded.parameters, grounded.sorts
         self.logic = game_logic
         for name, supertypes in grounded.types:
@@ -474,7 +483,9 @@ class _Words:
 
     def _write_one(self, symbol: Any, mapping: Mapping[Any, Any]) -> str:
         if isinstance(symbol, textgen.ListSymbol):
-            return self._write_list([self._write([symbol.symbol.expression], found) for found in self._found(symbol, mapping)])
+            return self._write_list(
+                [self._write([symbol.symbol.expression], found) for found in self._found(symbol, mapping)]
+            )
         if isinstance(symbol, textgen.ConditionalSymbol) and not symbol.given:
             return self._write([symbol.expression], mapping)
         if isinstance(symbol, textgen.NonterminalSymbol):
@@ -584,8 +595,8 @@ def _forget_propositions() -> None:
 
 
 _IDLE: list[Any] = []
-"""Libraries of engines that were closed. Every copy takes 34 MB of a deleted but open file, and unloading one while another
-works ends in a crash, since the copies share what C++ makes unique; so they are used again."""
+"""Libraries of engines that were closed. Every copy takes 34 MB of a deleted but open file, and unloading one while
+another works ends in a crash, since the copies share what C++ makes unique; so they are used again."""
 
 
 def _borrow_library() -> Any:

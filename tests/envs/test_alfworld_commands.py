@@ -27,7 +27,8 @@ def test_a_command_is_found_in_either_grammar(text: str, command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "go to drawer", "go to drawer 111", "I go to drawer 11", "looking", "put cup 1 shelf 2", "look look", "go"]
+    "text",
+    ["", "go to drawer", "go to drawer 111", "I go to drawer 11", "looking", "put cup 1 shelf 2", "look look", "go"],
 )
 def test_what_merely_looks_alike_is_no_command(text: str) -> None:
     assert find_command(text, ADMISSIBLE) is None
