@@ -44,7 +44,10 @@ def build_policy(config: RunConfig, seed: int, model: str | Path | None = None) 
     }
     source = str(model or p.model)
     if source == "tiny":
-        tiny, processor = build_tiny_vlm(p.template, seed=child_seed(seed, "model"), **p.tiny)
+        env = text_env_maker(config.env.id, config.env.kwargs)()
+        vocabulary = getattr(env.unwrapped, "vocabulary", ())
+        env.close()
+        tiny, processor = build_tiny_vlm(p.template, vocabulary=vocabulary, seed=child_seed(seed, "model"), **p.tiny)
         return VLMPolicy(tiny, processor, **options)
     return VLMPolicy.from_pretrained(source, lora=p.lora, dtype=p.dtype, **options)
 
@@ -102,6 +105,7 @@ def build_evaluator(config: RunConfig, env_id: str | None = None) -> Evaluator:
         episodes=config.evaluation.episodes,
         env_kwargs=config.env.kwargs | config.env.evaluation,
         split=config.evaluation.split,
+        n_envs=config.evaluation.n_envs,
     )
 
 

@@ -107,6 +107,8 @@ class EvaluationConfig:
     """Evaluate student and teacher after every so many updates; 0 only at the start and at the end."""
     interim_episodes: PositiveInt = 200
     """Episodes of an evaluation in between: the first of the fixed ones."""
+    n_envs: PositiveInt = 250
+    """Evaluation episodes played at once; fewer where an environment needs much memory."""
     recorded: NonNegativeInt = 6
     """Episodes recorded with frames at the start and at the end."""
 

@@ -128,6 +128,13 @@ TEMPLATES: dict[str, PromptTemplate] = {
         fields=(_CARDS, AnswerField("thoughts", hint="the whole planned formula"), _ACTION),
         thought="plan",
     ),
+    # For tasks whose actions are commands: the thought is what is wanted, the action a step towards it.
+    "compact-goal": PromptTemplate(
+        name="compact-goal",
+        user="$observation",
+        fields=(AnswerField("thoughts", hint="what you want to do or to find"), _ACTION),
+        thought="plan",
+    ),
     # The fields of the published prompts for Points24 (arXiv 2512.13043), in our words.
     "paper": PromptTemplate(
         name="paper",

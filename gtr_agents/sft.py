@@ -41,7 +41,9 @@ class SFTSettings:
     max_grad_norm: PositiveFloat = 1.0
     """The gradient norm is clipped to this."""
     mistake_rate: Share = 0.0
-    """Share of demonstrated episodes that follow a mistaken plan, in [0, 1]."""
+    """Share of demonstrated episodes whose demonstrator is mistaken, in [0, 1]."""
+    later_states: NonNegativeInt = 3
+    """States after the first one that are taken from a demonstrated episode."""
 
 
 def schedule(step: int, settings: SFTSettings) -> float:

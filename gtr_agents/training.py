@@ -73,6 +73,7 @@ def supervised_start(config: RunConfig, seed: int, display: TrainingDisplay, log
         policy.template,
         numpy_generator(seed, "demonstrations"),
         mistake_rate=settings.mistake_rate,
+        later_states=settings.later_states,
     )
     display.phase("SFT", settings.steps)
 

@@ -9,6 +9,8 @@ import torch
 from gtr_agents.prompts import get_template
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from transformers import PreTrainedModel, PreTrainedTokenizerFast, ProcessorMixin
 
     from gtr_agents.prompts import PromptTemplate
@@ -24,7 +26,9 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_tokenizer(template: str | PromptTemplate = "compact") -> PreTrainedTokenizerFast:
+def build_tokenizer(
+    template: str | PromptTemplate = "compact", vocabulary: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
     """Build a byte-level tokenizer that writes an answer of ``template`` in as few tokens as possible.
 
     Any text can be encoded (256 bytes are the base vocabulary). Each constant piece of the answer, each number up to 13
@@ -32,6 +36,7 @@ def build_tokenizer(template: str | PromptTemplate = "compact") -> PreTrainedTok
 
     Args:
         template: the prompt template, or its name.
+        vocabulary: further pieces of text that become one token each, such as an environment's ``vocabulary``.
 
     Returns:
         A fast tokenizer that pads on the left.
@@ -43,7 +48,12 @@ def build_tokenizer(template: str | PromptTemplate = "compact") -> PreTrainedTok
     core = Tokenizer(models.BPE(vocab={char: i for i, char in enumerate(alphabet)}, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     core.decoder = decoders.ByteLevel()
-    pieces = [*get_template(template).scaffold(), *map(str, range(10, 14)), *(f", {n}" for n in range(1, 14))]
+    pieces = [
+        *get_template(template).scaffold(),
+        *map(str, range(10, 14)),
+        *(f", {n}" for n in range(1, 14)),
+        *vocabulary,
+    ]
     core.add_tokens([AddedToken(piece, normalized=False) for piece in dict.fromkeys(pieces)])
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
@@ -56,13 +66,19 @@ def build_tokenizer(template: str | PromptTemplate = "compact") -> PreTrainedTok
     )
 
 
-def build_processor(template: str | PromptTemplate = "compact", image_size: int = 96, patch_size: int = 48) -> Any:
+def build_processor(
+    template: str | PromptTemplate = "compact",
+    image_size: int = 96,
+    patch_size: int = 48,
+    vocabulary: Sequence[str] = (),
+) -> Any:
     """Build the processor (tokenizer + PIL image processor) of the tiny model; needs no torchvision.
 
     Args:
         template: the prompt template, or its name.
         image_size: side of the model's input image in pixels; observations of another size are resized.
         patch_size: side of one image patch in pixels.
+        vocabulary: further pieces of text that become one token each.
 
     Returns:
         A ``LlavaProcessor``.
@@ -74,7 +90,7 @@ def build_processor(template: str | PromptTemplate = "compact", image_size: int 
         image_processor=SiglipImageProcessorPil(
             size={"height": image_size, "width": image_size}, image_mean=[0.5] * 3, image_std=[0.5] * 3
         ),
-        tokenizer=build_tokenizer(template),
+        tokenizer=build_tokenizer(template, vocabulary),
         patch_size=patch_size,
         vision_feature_select_strategy="full",
         image_token=IMAGE,
@@ -86,6 +102,7 @@ def build_processor(template: str | PromptTemplate = "compact", image_size: int 
 def build_tiny_vlm(
     template: str | PromptTemplate = "compact",
     *,
+    vocabulary: Sequence[str] = (),
     seed: int = 0,
     hidden_size: int = 128,
     layers: int = 4,
@@ -100,6 +117,7 @@ def build_tiny_vlm(
 
     Args:
         template: the prompt template the tokenizer is made for, or its name.
+        vocabulary: further pieces of text that become one token each, such as an environment's ``vocabulary``.
         seed: seed of the random weights; the global generator is restored afterwards.
         hidden_size: width of text and vision model.
         layers: text layers.
@@ -116,7 +134,7 @@ def build_tiny_vlm(
     """
     from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
 
-    processor = build_processor(template, image_size, patch_size)
+    processor = build_processor(template, image_size, patch_size, vocabulary)
     tokenizer = processor.tokenizer
     config = LlavaConfig(
         vision_config=SiglipVisionConfig(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
+import numpy as np
+
 from gtr_envs.alfworld.commands import find_command
-from gtr_envs.alfworld.expert import next_action, plan
+from gtr_envs.alfworld.expert import Explorer, Intention, intend, mistake, plan
 from gtr_envs.alfworld.games import Game, find_source
 from gtr_envs.alfworld.goals import goal_rate
 from gtr_envs.alfworld.scene import draw_view
 from gtr_envs.alfworld.situation import Room, Situation, look, read_room, read_situation
 from gtr_envs.alfworld.textworld_backend import Engine, EngineState, cache_folder, make_engine
+from gtr_envs.alfworld.vocabulary import vocabulary
 from gtr_envs.alfworld.wheel import TASK_TYPES, load_scene
 from gtr_envs.cards.thoughts import Thought
 from gtr_envs.checks import checked_int
@@ -105,11 +108,13 @@ class ALFWorldEnv(VisionTextEnv):
     | `observe` | `"both"` | `"image"`: no text; `"text"`: no picture; the text tells what the picture shows |
     | `split` | `"train"` | `"valid_seen"`: the same rooms, other games; `"valid_unseen"`: other rooms |
     | `task_types` | None | names of the task types that are drawn; None for all six |
+    | `games` | None | how many different games are drawn, equally many of each type; None for all there are |
     | `data` | None | folder of ALFRED's data, or `"embedded"`; None for `$ALFWORLD_DATA` if it holds games |
     | `reward` | `"increase"` | or `"published"` |
     | `max_steps` | 50 | actions until the episode is cut |
     | `repeat_limit` | 0 | equal actions in a row that cut the episode; 0 for none (the papers: 5) |
     | `history` | 0 | how many of the last commands are told; -1 for all |
+    | `places` | False | True lists the room's receptacles in every text, not only in the first, and shorter |
     | `scene_text` | True | False leaves the engine's feedback out of the text |
     | `labels` | True | False writes no names into the picture |
 
@@ -142,11 +147,13 @@ class ALFWorldEnv(VisionTextEnv):
         *,
         split: str = "train",
         task_types: Sequence[str] | None = None,
+        games: int | None = None,
         data: str | os.PathLike[str] | None = None,
         reward: str = "increase",
         max_steps: int = 50,
         repeat_limit: int = 0,
         history: int = 0,
+        places: bool = False,
         scene_text: bool = True,
         labels: bool = True,
         **view: Unpack[ViewOptions],
@@ -157,11 +164,13 @@ class ALFWorldEnv(VisionTextEnv):
             render_mode: None, ``"human"`` or ``"rgb_array"``.
             split: ``"train"``, ``"valid_seen"`` or ``"valid_unseen"``.
             task_types: Names of task types; None for all six.
+            games: At least as many as task types; None for all there are.
             data: A folder, ``"embedded"`` or None.
             reward: ``"increase"`` or ``"published"``.
             max_steps: At least 1.
             repeat_limit: At least 0.
             history: At least -1.
+            places: True lists the receptacles in every text.
             scene_text: False leaves the feedback out.
             labels: False writes no names into the picture.
             **view: Size and kind of the observation; see :class:`gtr_envs.core.ViewOptions`.
@@ -173,12 +182,12 @@ class ALFWorldEnv(VisionTextEnv):
         require_known("reward", reward, REWARDS)
         if isinstance(task_types, str):
             raise OptionError(f"Expected task_types as a list of names, got {task_types!r}.")
-        self.source = find_source(data, split, tuple(task_types or TASK_TYPES))
+        self.source = find_source(data, split, tuple(task_types or TASK_TYPES), games)
         self.pays_increase = reward == "increase"
         self.max_steps = checked_int("max_steps", max_steps, least=1)
         self.repeat_limit = checked_int("repeat_limit", repeat_limit, least=0)
         self.history = checked_int("history", history, least=-1)
-        self.scene_text, self.labels = scene_text, labels
+        self.places, self.scene_text, self.labels = places, scene_text, labels
         super().__init__([NO_COMMAND] * N_ACTIONS, text_length=MAX_TEXT, render_mode=render_mode, **view)
         self._engine: Engine | None = None
         self._loaded: str | None = None
@@ -196,6 +205,11 @@ class ALFWorldEnv(VisionTextEnv):
             "you are told, with one command each turn: go to a place, open or close it, take a thing from it, move a "
             "thing to it, heat, cool or clean a thing with it, use a lamp, examine something, look at your inventory."
         )
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """Pieces that texts and commands are made of, for a tokenizer that writes each as one token."""
+        return vocabulary()
 
     @property
     def legal_actions(self) -> list[str]:
@@ -222,21 +236,46 @@ class ALFWorldEnv(VisionTextEnv):
         """
         if not self.is_running:
             return None
-        action = next_action(self._situation, self._playing.task)
-        return None if action is None else self._admissible(action.command(self._room.names))
+        intention = intend(self._situation, self._playing.task)
+        return None if intention is None else self._admissible(intention.action.command(self._room.names))
 
     def expert_thought(self) -> Thought:
-        """Write down what the expert thinks: what is before it, what is missing, what comes next."""
-        action = self.expert_action()
+        """Write down what that expert thinks: what is before it, what it wants, what comes next."""
+        return self._thought(intend(self._situation, self._playing.task) if self.is_running else None)
+
+    def demonstrate(self, rng: np.random.Generator, *, mistaken: bool = False) -> Iterator[Thought]:
+        """Think through the rest of the episode as an explorer that knows only what it has seen.
+
+        Play each thought's action before asking for the next thought.
+
+        Args:
+            rng: Chooses the mistake.
+            mistaken: True gets the task wrong: another thing, another place, or a part left out.
+
+        Yields:
+            A thought for each state; its plan is the command the explorer works towards, or what it wants to find. It
+            ends with the task or episode, or when everything was seen and nothing helps.
+        """
+        task = self._playing.task
+        explorer = Explorer(mistake(task, self._room, rng) if mistaken else task)
+        while self.is_running:
+            thought = self._thought(explorer.intend(self._situation))
+            if thought.action is None:
+                return
+            yield thought
+
+    def _thought(self, intention: Intention | None) -> Thought:
+        """Put an intention into words."""
+        action = None if intention is None else self._admissible(intention.action.command(self._room.names))
+        if intention is None or action is None:
+            return Thought((), "", "", f"The task is to {self._playing.sentence}. Nothing is left to do.", None)
         seen = look(self._situation, self._playing.sentence)
         places = " and ".join(f"the {place.name}{' (closed)' if place.door == 'closed' else ''}" for place in seen.near)
-        held = f"I carry the {seen.held.name}. " if seen.held else "I carry nothing. "
-        where = f"I am at {places}. " if places else "I am in the middle of the room. "
-        steps = [step.command(self._room.names) for step in plan(self._situation, self._playing.task)]
-        way = f"My plan: {', '.join(steps)}. " if len(steps) > 1 else ""
-        following = f"Next: {action}." if action else "Nothing is left to do."
-        words = f"The task is to {self._playing.sentence}. {where}{held}{way}{following}"
-        return Thought((), "", "", words, action)
+        where = f"I am at {places}." if places else "I am in the middle of the room."
+        held = f"I carry the {seen.held.name}." if seen.held else "I carry nothing."
+        missing = f"{intention.goal}, so I {action}" if intention.goal != action else action
+        words = f"The task is to {self._playing.sentence}. {where} {held} Now I want to {missing}."
+        return Thought((), "", intention.goal, words, action)
 
     def _facts(self) -> dict[str, Any]:
         game = self._playing
@@ -254,11 +293,13 @@ class ALFWorldEnv(VisionTextEnv):
 
     def _text(self) -> str:
         parts = [f"Task: {self._playing.sentence}"]
+        if self.places:
+            parts.append(f"Places: {_listed(self._room)}")
         told = self._said if self.history < 0 else self._said[len(self._said) - self.history :]
         if self.history and told:
             parts.append(f"Commands so far: {', '.join(told)}")
         if self.scene_text:
-            parts.append(self._feedback)
+            parts.append(self._feedback if self._said or not self.places else "You are in the middle of a room.")
         return _printable("\n".join(parts))
 
     def _described(self) -> str:
@@ -345,6 +386,16 @@ class ALFWorldEnv(VisionTextEnv):
     def __getstate__(self) -> dict[str, Any]:
         """Leave the engine behind: it belongs to the process."""
         return super().__getstate__() | {"_engine": None}
+
+
+def _listed(room: Room) -> str:
+    """The receptacles of a room by class, with the numbers they have: ``"cabinet 1-4, fridge 1"``."""
+    numbers: dict[str, list[int]] = {}
+    for receptacle in room.locations:
+        kind, _, number = room.names[receptacle].rpartition(" ")
+        numbers.setdefault(kind, []).append(int(number))
+    # A game numbers the receptacles of a class from 1 without gaps.
+    return ", ".join(f"{kind} 1{f'-{max(of)}' if len(of) > 1 else ''}" for kind, of in sorted(numbers.items()))
 
 
 def _told(name: str, marks: Sequence[str]) -> str:

@@ -5,17 +5,29 @@ Both choose the next action anew in every situation, so they go on from wherever
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
 
 from gtr_envs.alfworld.goals import TREATMENTS, goal_rate
-from gtr_envs.alfworld.situation import Action, Situation, Task, after, pose_of
+from gtr_envs.alfworld.situation import Action, Room, Situation, Task, after
 
 MAX_PLAN = 100
 """A plan is given up after this many actions; the longest task takes about twenty."""
 
 
-def next_action(situation: Situation, task: Task) -> Action | None:
+class Intention(NamedTuple):
+    """What an expert wants, and what it does for it now."""
+
+    goal: str
+    """In words: the command it works towards, such as ``"take cup 1 from shelf 2"``, or ``"find cup"``."""
+    action: Action
+    """The next action; the goal itself if nothing else must come before."""
+
+
+def intend(situation: Situation, task: Task) -> Intention | None:
     """Choose what brings the task forward, knowing where everything is.
 
     Args:
@@ -23,28 +35,14 @@ def next_action(situation: Situation, task: Task) -> Action | None:
         task: What is to be done.
 
     Returns:
-        The action; None if the task is done, or if nothing known helps.
+        The intention; None if the task is done, or if nothing known helps.
     """
-    if goal_rate(situation, task) == 1:
-        return None
-    if situation.held is not None and situation.room.kinds[situation.held] != task.target:
-        return _put_away(situation)
-    if task.task_type == "look_at_obj_in_light":
-        return _fetch(situation, situation.of_kind(task.target)) if situation.held is None else _light(situation, task)
-    goal = _goal_receptacle(situation, task)
-    if goal is None:
-        return None
-    if situation.held is None:
-        return _fetch(situation, _worth_fetching(situation, task, goal))
-    verb, mark, kind = TREATMENTS.get(task.task_type, ("", "", ""))
-    if verb and mark not in situation.marks_of(situation.held):
-        place = _nearest(situation, situation.of_kind(kind))
-        return None if place is None else _at(situation, place, Action(verb, situation.held, place), inside=False)
-    return _at(situation, goal, Action("move", situation.held, goal), inside=True)
+    goal = None if goal_rate(situation, task) == 1 else _next_goal(situation, task)
+    return None if goal is None else Intention(goal.command(situation.room.names), _towards(situation, goal))
 
 
 def plan(situation: Situation, task: Task) -> list[Action]:
-    """Follow :func:`next_action` in thought to the end of the task.
+    """Follow :func:`intend` in thought to the end of the task.
 
     Args:
         situation: What holds.
@@ -54,16 +52,16 @@ def plan(situation: Situation, task: Task) -> list[Action]:
         Actions to the goal; empty if it is reached, or not found.
     """
     actions: list[Action] = []
-    while (action := next_action(situation, task)) is not None and len(actions) < MAX_PLAN:
-        actions.append(action)
-        situation = after(situation, action)
+    while (intention := intend(situation, task)) is not None and len(actions) < MAX_PLAN:
+        actions.append(intention.action)
+        situation = after(situation, intention.action)
     return actions if goal_rate(situation, task) == 1 else []
 
 
 class Explorer:
     """An expert that knows only what it has seen: it looks into one receptacle after another until it can go on.
 
-    It begins with receptacles that may hold what it looks for, the nearest first.
+    It begins with receptacles that may hold what it looks for, in the order in which they are listed.
     """
 
     def __init__(self, task: Task) -> None:
@@ -75,59 +73,99 @@ class Explorer:
         self.task = task
         self._seen: set[str] = set()
 
-    def observe(self, situation: Situation) -> None:
-        """Remember the receptacles whose contents are in view.
+    def intend(self, situation: Situation) -> Intention | None:
+        """Look at what is before the agent, remember it, and choose what to do.
 
         Args:
-            situation: What holds; only what is before the agent is taken from it.
+            situation: What holds; what lies in receptacles that were not seen yet is not looked at.
+
+        Returns:
+            The intention; None if the task is done, or everything was seen and nothing helps.
         """
         self._seen |= {
             item for item in situation.room.locations if situation.is_near(item) and not situation.is_shut(item)
         }
-
-    def next_action(self, situation: Situation) -> Action | None:
-        """Choose what to do with what is known.
-
-        Args:
-            situation: What holds; what lies in unseen receptacles is not looked at.
-
-        Returns:
-            The action; None if the task is done, or everything was seen and nothing helps.
-        """
         known = replace(situation, places={t: place for t, place in situation.places.items() if place in self._seen})
-        action = next_action(known, self.task)
-        return action if action is not None or goal_rate(situation, self.task) == 1 else self._explore(situation)
+        intention = intend(known, self.task)
+        done = goal_rate(known, self.task) == 1
+        return intention if intention is not None or done else self._explore(situation)
 
-    def _explore(self, situation: Situation) -> Action | None:
+    def _explore(self, situation: Situation) -> Intention | None:
         """Go to the next unseen receptacle, or open it."""
         sought = self.task.lamp if situation.held is not None else self.task.target
         unseen = [item for item in situation.room.locations if item not in self._seen]
         likely = [i for i in unseen if sought in situation.room.may_hold.get(situation.room.kinds[i], ())]
-        place = _nearest(situation, likely or unseen)
+        place = _handiest(situation, likely or unseen)
         if place is None:
             return None
-        return Action("open", receptacle=place) if situation.is_near(place) else Action("go", receptacle=place)
+        verb = "open" if situation.is_near(place) else "go"
+        return Intention(f"find {sought}", Action(verb, receptacle=place))
 
 
-def _at(situation: Situation, receptacle: str, action: Action, *, inside: bool) -> Action:
-    """Do something at a receptacle, or what must come before."""
-    if not situation.is_near(receptacle):
-        return Action("go", receptacle=receptacle)
-    return Action("open", receptacle=receptacle) if inside and situation.is_shut(receptacle) else action
+def mistake(task: Task, room: Room, rng: np.random.Generator) -> Task:
+    """Get a task wrong, as somebody may who does not read it with care.
+
+    Args:
+        task: What is to be done.
+        room: Where.
+        rng: Chooses the mistake among those that are possible: another thing, another place, or a part left out.
+
+    Returns:
+        Another task that can be carried out in the room, if there is one.
+    """
+    present = set(room.kinds.values())
+    places = sorted(kind for kind, held in room.may_hold.items() if kind in present and task.target in held)
+    holders = [task.parent] if task.parent else sorted(room.may_hold)
+    things = {thing for kind in holders for thing in room.may_hold.get(kind, ())}
+    wrong = [task._replace(target=kind) for kind in sorted(things & present - {task.target})]
+    wrong = [wrong[int(rng.integers(len(wrong)))]] if wrong else []
+    elsewhere = [kind for kind in places if task.parent and kind != task.parent]
+    if elsewhere:
+        wrong.append(task._replace(parent=elsewhere[int(rng.integers(len(elsewhere)))]))
+    if task.parent and task.task_type != "pick_and_place_simple":
+        wrong.append(task._replace(task_type="pick_and_place_simple"))
+    return wrong[int(rng.integers(len(wrong)))] if wrong else task
+
+
+def _next_goal(situation: Situation, task: Task) -> Action | None:
+    """The next action that changes a thing."""
+    if situation.held is not None and situation.room.kinds[situation.held] != task.target:
+        return _put_away(situation)
+    if task.task_type == "look_at_obj_in_light":
+        return _fetch(situation, situation.of_kind(task.target)) if situation.held is None else _light(situation, task)
+    place = _goal_receptacle(situation, task)
+    if place is None:
+        return None
+    if situation.held is None:
+        return _fetch(situation, _worth_fetching(situation, task, place))
+    verb, mark, kind = TREATMENTS.get(task.task_type, ("", "", ""))
+    if verb and mark not in situation.marks_of(situation.held):
+        there = _handiest(situation, situation.of_kind(kind))
+        return None if there is None else Action(verb, situation.held, there)
+    return Action("move", situation.held, place)
+
+
+def _towards(situation: Situation, goal: Action) -> Action:
+    """The goal, or what must come before: going there, opening a door."""
+    place = situation.places[goal.thing] if goal.verb == "use" else goal.receptacle
+    if not situation.is_near(place):
+        return Action("go", receptacle=place)
+    shut = goal.verb in ("take", "move") and situation.is_shut(place)
+    return Action("open", receptacle=place) if shut else goal
 
 
 def _fetch(situation: Situation, things: Sequence[str]) -> Action | None:
-    """Take the nearest of some things."""
+    """Take the handiest of some things."""
     places = {situation.places[thing]: thing for thing in reversed(things) if thing in situation.places}
-    place = _nearest(situation, list(places))
-    return None if place is None else _at(situation, place, Action("take", places[place], place), inside=True)
+    place = _handiest(situation, list(places))
+    return None if place is None else Action("take", places[place], place)
 
 
 def _light(situation: Situation, task: Task) -> Action | None:
-    """Switch the nearest lamp on, or go to one that is on."""
+    """Switch the handiest lamp on, or go to one that is on."""
     lamps = {situation.places[lamp]: lamp for lamp in situation.of_kind(task.lamp) if lamp in situation.places}
-    place = _nearest(situation, list(lamps))
-    return None if place is None else _at(situation, place, Action("use", lamps[place]), inside=False)
+    place = _handiest(situation, list(lamps))
+    return None if place is None else Action("use", lamps[place])
 
 
 def _put_away(situation: Situation) -> Action | None:
@@ -135,12 +173,12 @@ def _put_away(situation: Situation) -> Action | None:
     assert situation.held is not None
     kind = situation.room.kinds[situation.held]
     allowed = [i for i in situation.room.locations if kind in situation.room.may_hold.get(situation.room.kinds[i], ())]
-    place = _nearest(situation, [item for item in allowed if not situation.is_shut(item)] or allowed)
-    return None if place is None else _at(situation, place, Action("move", situation.held, place), inside=True)
+    place = _handiest(situation, allowed)
+    return None if place is None else Action("move", situation.held, place)
 
 
 def _goal_receptacle(situation: Situation, task: Task) -> str | None:
-    """Where things are brought: the receptacle that holds most of them already, else the nearest."""
+    """Where things are brought: the receptacle that holds most of them already, else the handiest."""
     parents = situation.of_kind(task.parent)
     if task.task_type == "pick_two_obj_and_place":
         targets = set(situation.of_kind(task.target))
@@ -148,8 +186,8 @@ def _goal_receptacle(situation: Situation, task: Task) -> str | None:
         most = max(filled.values(), default=0)
         parents = [parent for parent in parents if filled[parent] == most]
         # The same one must be chosen wherever the agent is while it carries the first thing.
-        return parents[0] if parents else None
-    return _nearest(situation, parents)
+        return min(parents, key=lambda parent: _listed(situation.room, parent), default=None)
+    return _handiest(situation, parents)
 
 
 def _worth_fetching(situation: Situation, task: Task, goal: str) -> list[str]:
@@ -163,31 +201,20 @@ def _worth_fetching(situation: Situation, task: Task, goal: str) -> list[str]:
     return [thing for thing in treated if thing in waiting] or waiting or targets
 
 
-def _nearest(situation: Situation, receptacles: Sequence[str]) -> str | None:
-    """The receptacle with the shortest way; of equal ones the first."""
-    here = pose_of(situation.location)
+def _handiest(situation: Situation, receptacles: Sequence[str]) -> str | None:
+    """The receptacle that takes the fewest actions; of equal ones the first by class and number.
 
-    def way(receptacle: str) -> float:
-        there = pose_of(situation.room.locations[receptacle])
-        return abs(here.x - there.x) + abs(here.z - there.z) + (here.rotation != there.rotation) / 100
-
-    return min(receptacles, key=way, default=None)
-
-
-def explore(situations: Iterator[Situation], task: Task) -> Iterator[Action]:
-    """Play as an :class:`Explorer` through a stream of situations.
-
-    Args:
-        situations: One after the other, each the consequence of the last action.
-        task: What is to be done.
-
-    Yields:
-        Actions until the task is done or given up.
+    Every way is one action, however long.
     """
-    explorer = Explorer(task)
-    for situation in situations:
-        explorer.observe(situation)
-        action = explorer.next_action(situation)
-        if action is None:
-            return
-        yield action
+
+    def cost(receptacle: str) -> tuple[int, tuple[str, int]]:
+        actions = (not situation.is_near(receptacle)) + situation.is_shut(receptacle)
+        return actions, _listed(situation.room, receptacle)
+
+    return min(receptacles, key=cost, default=None)
+
+
+def _listed(room: Room, receptacle: str) -> tuple[str, int]:
+    """Where a receptacle stands in a list by class and number."""
+    kind, _, number = room.names[receptacle].rpartition(" ")
+    return kind, int(number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ import numpy as np
 from gtr_envs.alfworld.households import SPLITS, game_data, make_household, trajectory_data
 from gtr_envs.alfworld.situation import Task
 from gtr_envs.alfworld.wheel import TASK_TYPES, load_world
+from gtr_envs.checks import checked_int
 from gtr_envs.errors import GameError, require_known
 
 DATA_VARIABLE = "ALFWORLD_DATA"
@@ -69,14 +70,16 @@ class EmbeddedSource:
 
     name = EMBEDDED
 
-    def __init__(self, split: str, task_types: Sequence[str] = TASK_TYPES) -> None:
+    def __init__(self, split: str, task_types: Sequence[str] = TASK_TYPES, games: int | None = None) -> None:
         """Choose what is drawn.
 
         Args:
             split: One of ``households.SPLITS``.
             task_types: Which of ``wheel.TASK_TYPES`` are drawn, each equally often.
+            games: How many different games are drawn, equally many of each type; None for a million of each.
         """
         self.split, self.task_types = split, tuple(task_types)
+        self._numbers = N_GAMES if games is None else games // len(self.task_types)
 
     def draw(self, rng: np.random.Generator) -> str:
         """Draw the key of a game, such as ``"embedded/train/pick_and_place_simple/17"``.
@@ -88,7 +91,7 @@ class EmbeddedSource:
             The key.
         """
         task_type = self.task_types[int(rng.integers(len(self.task_types)))]
-        return f"{EMBEDDED}/{self.split}/{task_type}/{int(rng.integers(N_GAMES))}"
+        return f"{EMBEDDED}/{self.split}/{task_type}/{int(rng.integers(self._numbers))}"
 
     def load(self, key: str) -> Game:
         """Make the game of a key; the split and task type of the key need not be those that are drawn.
@@ -122,20 +125,32 @@ class AlfredSource:
 
     name = "alfred"
 
-    def __init__(self, folder: str | os.PathLike[str], split: str, task_types: Sequence[str] = TASK_TYPES) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        split: str,
+        task_types: Sequence[str] = TASK_TYPES,
+        games: int | None = None,
+    ) -> None:
         """Look for games; takes some seconds for the whole of the data.
 
         Args:
             folder: The folder that holds ``json_2.1.1``, or that folder itself.
             split: One of ``households.SPLITS``.
             task_types: Which of ``wheel.TASK_TYPES`` are played.
+            games: How many are played at most, equally many of each type and spread over all; None for all.
 
         Raises:
             GameError: If there are no such games.
         """
         self.split = split
         self._root = _split_folder(Path(folder), split)
-        self.keys: tuple[str, ...] = tuple(sorted(self._find(frozenset(task_types))))
+        by_type: dict[str, list[str]] = {task_type: [] for task_type in task_types}
+        for task_type, key in self._find():
+            if task_type in by_type:
+                by_type[task_type].append(key)
+        most = None if games is None else games // len(by_type)
+        self.keys: tuple[str, ...] = tuple(sorted(key for keys in by_type.values() for key in _spread(keys, most)))
         if not self.keys:
             raise GameError(
                 f"Expected games of the types {list(task_types)} below {self._root}, found none that can be played. "
@@ -173,21 +188,27 @@ class AlfredSource:
         scene = trajectory.get("scene", {}).get("scene_num")
         return Game(key, self.name, self.split, _task_of(trajectory, folder), found[1] if found else "", scene, data)
 
-    def _find(self, task_types: frozenset[str]) -> list[str]:
-        """Folders of games that upstream would play too."""
-        found = []
+    def _find(self) -> Iterator[tuple[str, str]]:
+        """Task types and folders of games that upstream would play too."""
         for path in self._root.rglob(TRAJECTORY_FILE):
             folder = path.parent
             key = folder.relative_to(self._root).as_posix()
             # Movable receptacles and sliced things are not supported by the engine's text.
             if "movable" in key or "Sliced" in key or not (folder / GAME_FILE).is_file():
                 continue
-            if read_json(path).get("task_type") in task_types and read_json(folder / GAME_FILE).get("solvable"):
-                found.append(key)
-        return found
+            if read_json(folder / GAME_FILE).get("solvable"):
+                yield str(read_json(path).get("task_type")), key
 
 
-def find_source(data: str | os.PathLike[str] | None, split: str, task_types: Sequence[str]) -> GameSource:
+def _spread(keys: list[str], most: int | None) -> list[str]:
+    """At most so many of some keys, from all over their order."""
+    kept = len(keys) if most is None else min(most, len(keys))
+    return [sorted(keys)[i * len(keys) // kept] for i in range(kept)]
+
+
+def find_source(
+    data: str | os.PathLike[str] | None, split: str, task_types: Sequence[str], games: int | None = None
+) -> GameSource:
     """Choose where games come from.
 
     Args:
@@ -195,25 +216,29 @@ def find_source(data: str | os.PathLike[str] | None, split: str, task_types: Seq
             truly holds games, else embedded ones.
         split: One of ``households.SPLITS``.
         task_types: Which of ``wheel.TASK_TYPES`` are played.
+        games: How many different games are played, equally many of each type; None for all there are.
 
     Returns:
         The source.
 
     Raises:
+        OptionError: If there are fewer games than task types.
         UnknownNameError: If the split or a task type is unknown.
         GameError: If a folder was named that holds no games.
     """
     require_known("split", split, SPLITS)
     for task_type in task_types:
         require_known("task type", task_type, TASK_TYPES)
+    if games is not None:
+        checked_int("games", games, least=len(task_types))
     if data == EMBEDDED:
-        return EmbeddedSource(split, task_types)
+        return EmbeddedSource(split, task_types, games)
     if data is not None:
-        return AlfredSource(data, split, task_types)
+        return AlfredSource(data, split, task_types, games)
     named = os.environ.get(DATA_VARIABLE)
     if named and any((Path(named) / version / split).is_dir() for version in VERSIONS):
-        return AlfredSource(named, split, task_types)
-    return EmbeddedSource(split, task_types)
+        return AlfredSource(named, split, task_types, games)
+    return EmbeddedSource(split, task_types, games)
 
 
 def write_games(folder: str | os.PathLike[str], split: str, n_games: int, first: int = 0) -> list[Path]:

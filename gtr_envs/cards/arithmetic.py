@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, Unpack
 
@@ -189,6 +189,22 @@ class CardArithmeticEnv(VisionTextEnv):
             return [*random_formula(self._numbers, rng, self.operators), END]
         favourite = rng.random() < FAVOURITE_SHARE
         return [*ways[0 if favourite else int(rng.integers(len(ways)))], END]
+
+    def demonstrate(self, rng: np.random.Generator, *, mistaken: bool = False) -> Iterator[Thought]:
+        """Think through the rest of the episode along one plan.
+
+        Play each thought's action before asking for the next thought.
+
+        Args:
+            rng: Chooses the plan, as for :meth:`plan`.
+            mistaken: True follows a plan that combines the cards blindly.
+
+        Yields:
+            A thought for each state, to the end of the plan.
+        """
+        plan = self.plan(rng, mistaken=mistaken)
+        for played in range(len(plan)):
+            yield self.expert_thought(plan[played:])
 
     def _facts(self) -> dict[str, Any]:
         return {

@@ -97,7 +97,7 @@ def test_an_environment_without_an_expert_is_refused() -> None:
 
 
 def test_mistakes_need_a_plan() -> None:
-    with pytest.raises(ConfigError, match=r"no plan.*set mistake_rate to 0"):
+    with pytest.raises(ConfigError, match=r"no demonstrate.*set mistake_rate to 0"):
         some(1, lambda: text_env("NumberLine-v0"), mistake_rate=0.5)
 
 

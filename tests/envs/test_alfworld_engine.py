@@ -250,10 +250,9 @@ def test_both_experts_win_and_foresee_what_the_engine_does(task_type: str) -> No
         state, explorer = engine.reset(), expert.Explorer(game.task)
         for _ in range(120):
             situation = read_situation(state.facts, room)
-            explorer.observe(situation)
-            if (choice := explorer.next_action(situation)) is None:
+            if (intention := explorer.intend(situation)) is None:
                 break
-            state = engine.step(choice.command(engine.names))
+            state = engine.step(intention.action.command(engine.names))
         assert state.won
     engine.close()
 
@@ -268,10 +267,10 @@ def test_the_expert_goes_on_from_wherever_a_random_player_has_got_to() -> None:
         for _ in range(30):
             state = engine.step(str(rng.choice(state.admissible)))
         for _ in range(40):
-            action = expert.next_action(read_situation(state.facts, room), game.task)
-            if action is None:
+            intention = expert.intend(read_situation(state.facts, room), game.task)
+            if intention is None:
                 break
-            state = engine.step(action.command(engine.names))
+            state = engine.step(intention.action.command(engine.names))
         assert state.won, task_type
     engine.close()
 
@@ -288,7 +287,7 @@ def test_an_explorer_is_not_told_what_it_has_not_seen() -> None:
     other = {thing: place for thing, place in situation.places.items() if thing not in targets}
     moved = situation.__class__(**{f: getattr(situation, f) for f in situation.__slots__} | {"places": other})
     first, second = expert.Explorer(game.task), expert.Explorer(game.task)
-    assert first.next_action(situation) == second.next_action(moved)
+    assert first.intend(situation) == second.intend(moved)
     engine.close()
 
 
