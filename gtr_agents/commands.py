@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gtr_agents.config import RunConfig
-    from gtr_agents.evaluation import Split
+    from gtr_agents.evaluation import EvaluationResult, Split
 
 
 def model_folder(path: Path) -> Path:
@@ -73,7 +73,7 @@ def evaluate_model(
         task = progress.add_task("evaluating", total=episodes)
         result = evaluator(policy, greedy=greedy, on_episode=lambda _: progress.advance(task))
     how = "greedy" if greedy else f"sampled at temperature {policy.temperature:g}"
-    _print_metrics(console, f"{path} on {config.env.id}, {split} hands, {how}", result.metrics)
+    _print_metrics(console, f"{path} on {config.env.id}, {split} episodes, {how}", result)
     return {
         "model": str(path),
         "env": config.env.id,
@@ -83,6 +83,8 @@ def evaluate_model(
         "greedy": greedy,
         "temperature": policy.temperature,
         **result.metrics,
+        **({"by_task_type": result.by_task_type} if result.by_task_type else {}),
+        "played": result.episodes(),
     }
 
 
@@ -114,17 +116,23 @@ def _teacher_weights(path: Path, config: RunConfig) -> dict[str, Tensor]:
     return teacher.teacher_state()
 
 
-def _print_metrics(console: Console, title: str, metrics: dict[str, float]) -> None:
+def _print_metrics(console: Console, title: str, result: EvaluationResult) -> None:
     from rich.table import Table
 
+    from gtr_agents.metrics import wilson_interval
+
+    metrics, types = result.metrics, result.by_task_type
     table = Table(title=title, title_justify="left", show_header=False)
     low, high = metrics["success_low"], metrics["success_high"]
     table.add_row("success_rate", f"{metrics['success_rate']:.1%}  (95 %: {low:.1%} - {high:.1%})")
     for name, value in sorted(metrics.items()):
-        if not name.startswith("success_rate") and name not in ("success_low", "success_high"):
+        if not name.startswith("success_"):
             table.add_row(name, f"{value:.4g}")
     if "success_rate_solvable" in metrics:
         table.add_row("success on solvable hands", f"{metrics['success_rate_solvable']:.1%}")
+    for name, (won, played) in types.items():
+        low, high = wilson_interval(won, played)
+        table.add_row(f"success in {name}", f"{won / played:.1%}  of {played}  (95 %: {low:.1%} - {high:.1%})")
     console.print(table)
 
 

@@ -31,6 +31,7 @@ def demonstrations(
     *,
     mistake_rate: float = 0.0,
     later_states: int = 3,
+    slip_rate: float = 0.0,
     buffer: int = 2048,
 ) -> Iterator[Demonstration]:
     """Yield demonstrations from an endless stream of expert episodes, shuffled through a buffer.
@@ -47,6 +48,9 @@ def demonstrations(
         mistake_rate: share of episodes whose demonstrator is mistaken, in [0, 1].
         later_states: how many states after the first one are taken from an episode. Where the first one decides the
             plan and later ones mostly copy it, all of them would spend most of the training on copying.
+        slip_rate: share of steps at which something else is played than what is demonstrated: an action that was legal
+            at some time of the episode. It shows how to go on where one's own mistakes lead, which a perfect
+            demonstrator never sees; in [0, 1].
         buffer: demonstrations that are shuffled together.
 
     Yields:
@@ -63,7 +67,7 @@ def demonstrations(
         raise ConfigError(f"{name} has no demonstrate() that makes mistakes; set mistake_rate to 0.")
     pool: list[Demonstration] = []
     while True:
-        states = list(_expert_states(env, template, rng, mistake_rate))
+        states = list(_expert_states(env, template, rng, mistake_rate, slip_rate))
         if states:
             later = rng.choice(np.arange(1, len(states)), size=min(later_states, len(states) - 1), replace=False)
             pool.extend(states[t] for t in sorted({0, *later.tolist()}))
@@ -74,13 +78,18 @@ def demonstrations(
 
 
 def _expert_states(
-    env: gym.Env[Any, Any], template: PromptTemplate, rng: np.random.Generator, mistake_rate: float
+    env: gym.Env[Any, Any],
+    template: PromptTemplate,
+    rng: np.random.Generator,
+    mistake_rate: float,
+    slip_rate: float,
 ) -> Iterator[Demonstration]:
     """Play one expert episode to its end; yield every state with the expert's answer to it."""
     expert: Any = env.unwrapped
     observation, info = env.reset(seed=int(rng.integers(2**31)))
     mistaken = bool(rng.random() < mistake_rate)
     thoughts = expert.demonstrate(rng, mistaken=mistaken) if hasattr(expert, "demonstrate") else _thoughts(expert)
+    seen: dict[str, None] = {}
     for thought in thoughts:
         values = {
             "cards": list(thought.numbers),
@@ -90,7 +99,10 @@ def _expert_states(
         }
         prompt = template.render(observation, info["legal_actions"], expert.instructions)
         yield Demonstration(prompt, template.write_answer(values))
-        observation, _, terminated, truncated, info = env.step(thought.action)
+        seen |= dict.fromkeys(info["legal_actions"])
+        slips = slip_rate > 0 and rng.random() < slip_rate
+        action = list(seen)[int(rng.integers(len(seen)))] if slips else thought.action
+        observation, _, terminated, truncated, info = env.step(action)
         if terminated or truncated:
             return
 

@@ -28,6 +28,8 @@ def trajectory_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     metrics: dict[str, float] = {"episodes": float(len(complete)), "steps": float(len(steps))}
     _mean(metrics, "success_rate", [t.success for t in complete])
     _mean(metrics, "success_rate_solvable", [t.success for t in solvable])
+    for name, outcomes in success_by_task_type(complete).items():
+        _mean(metrics, f"success_{name}", outcomes)
     _mean(metrics, "return", [t.episode_return for t in complete])
     _mean(metrics, "episode_length", [len(t.steps) for t in complete])
     _mean(metrics, "valid_rate", [s.response.answer.valid_format for s in steps])
@@ -45,6 +47,16 @@ def trajectory_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     scores = [self_bleu([s.response.text for s in t.steps]) for t in complete[:SELF_BLEU_EPISODES] if len(t.steps) > 1]
     _mean(metrics, "self_bleu", [score for score in scores if score is not None])
     return metrics
+
+
+def success_by_task_type(trajectories: Sequence[Trajectory]) -> dict[str, list[bool]]:
+    """Whether each episode succeeded, by the type of its task, sorted; empty where tasks have no types."""
+    found: dict[str, list[bool]] = {}
+    for trajectory in trajectories:
+        task_type = trajectory.steps[0].info.get("task_type") if trajectory.steps else None
+        if task_type is not None:
+            found.setdefault(task_type, []).append(trajectory.success)
+    return dict(sorted(found.items()))
 
 
 def reads_cards(step: Step) -> bool | None:

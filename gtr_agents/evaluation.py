@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from gtr_agents.algorithms.base import MakeEnv, text_env_maker
-from gtr_agents.diagnostics import trajectory_metrics
+from gtr_agents.diagnostics import success_by_task_type, trajectory_metrics
 from gtr_agents.errors import unknown_name
 from gtr_agents.metrics import wilson_interval
 from gtr_agents.rollout import RolloutCollector
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Split = Literal["validation", "test"]
 """validation: fixed episodes for choosing settings. test: others, for what is reported; never choose by them."""
 
+TASK_FACTS = ("game", "source", "split", "task_type", "cards")
+"""What ``info`` may tell of the task that an episode is about."""
 _FIRST_SEEDS: dict[Split, int] = {"validation": 1_000_000, "test": 2_000_000}
 
 
@@ -52,6 +54,25 @@ class EvaluationResult:
     def interval(self) -> tuple[float, float]:
         """95 % Wilson interval of the success rate."""
         return self.metrics["success_low"], self.metrics["success_high"]
+
+    @property
+    def by_task_type(self) -> dict[str, list[int]]:
+        """Task type -> episodes won, episodes played; empty where tasks have no types."""
+        types = success_by_task_type(self.trajectories)
+        return {name: [sum(outcomes), len(outcomes)] for name, outcomes in types.items()}
+
+    def episodes(self) -> list[dict[str, Any]]:
+        """One plain record an episode: seed, success, return, steps, and which task it was if the environment says."""
+        return [
+            {
+                "seed": t.seed,
+                **{key: t.steps[0].info[key] for key in TASK_FACTS if t.steps and key in t.steps[0].info},
+                "success": t.success,
+                "return": t.episode_return,
+                "steps": len(t.steps),
+            }
+            for t in self.trajectories
+        ]
 
 
 class Evaluator:

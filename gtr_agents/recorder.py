@@ -1,8 +1,9 @@
 """What a run leaves on disk: the run folder, written while training and read back afterwards.
 
 A run folder holds ``config.json``, ``metrics.jsonl`` (one flat object a line), ``progress.csv`` and
-TensorBoard events, ``episodes/*.jsonl`` with their frames, and ``summary.json``. ``metrics.jsonl`` is the
-record; the CSV file and the TensorBoard events are copies of it for other tools.
+TensorBoard events, ``episodes/*.jsonl`` with their frames, ``evaluations/*.jsonl`` with a line for every
+evaluated episode, and ``summary.json``. ``metrics.jsonl`` is the record; the CSV file and the TensorBoard
+events are copies of it for other tools.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
@@ -28,6 +29,7 @@ CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
 SUMMARY_FILE = "summary.json"
 EPISODES_FOLDER = "episodes"
+EVALUATIONS_FOLDER = "evaluations"
 FRAMES_FOLDER = "frames"
 ROLES = ("start", "student", "teacher")
 
@@ -94,6 +96,17 @@ class RunFolder:
             summary: The numbers a reader looks at first.
         """
         _write_json(self.path / SUMMARY_FILE, summary)
+
+    def write_evaluation(self, name: str, episodes: Iterable[Mapping[str, Any]]) -> None:
+        """Write ``evaluations/<name>.jsonl``: what came of every episode of an evaluation.
+
+        Args:
+            name: Who was evaluated, and how.
+            episodes: One plain record an episode.
+        """
+        path = self.path / EVALUATIONS_FOLDER / f"{name}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        _write_text(path, "".join(json.dumps(episode, default=_as_json) + "\n" for episode in episodes))
 
     def config(self) -> dict[str, Any]:
         """Read ``config.json``.
@@ -290,10 +303,14 @@ def _as_json(value: Any) -> Any:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    temporary = path.with_suffix(".json.tmp")
+    _write_text(path, json.dumps(content, indent=2, ensure_ascii=False, default=_as_json) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Write a file at once or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2, ensure_ascii=False, default=_as_json)
-        file.write("\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

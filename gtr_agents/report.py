@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gtr_agents import charts, curves
 from gtr_agents.display import duration
+from gtr_agents.metrics import wilson_interval
 from gtr_agents.recorder import CONFIG_FILE, SUMMARY_FILE, RunFolder, RunFolderError
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def build_report(run: str | Path) -> Path:
         tiles=tiles(summary, training),
         notes=missing(summary, training, config, episodes),
         rows=rows,
+        task_types=task_types(summary),
         intervals=[charts.interval_chart(rows, label="Success rates", size=size) for size in _sizes(rows)],
         learning_curves=[curves.success_chart(training, size) for size in ((1060, 330), (380, 280))],
         legend=[(line.label, line.role) for line in curves.all_series(training, f"rollout/{curves.SUCCESS}")],
@@ -130,6 +132,32 @@ def comparison(summary: Mapping[str, Any], training: Sequence[Mapping[str, Any]]
             bounds = None if interval is None else (float(interval[0]), float(interval[1]))
             rows.append(charts.Row(label, role, float(value), bounds, summary.get(f"success_rate_{key}_greedy")))
     return rows
+
+
+def task_types(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """List the success by type of task, where tasks have types.
+
+    Args:
+        summary: ``summary.json``; may be empty.
+
+    Returns:
+        For each type its name and the rates by role, each with its 95% Wilson interval and the number of episodes.
+    """
+    roles = {"before": "Start", "after": "Student", "teacher": "Teacher"}
+    found = {label: summary.get(f"success_by_task_type_{role}") for role, label in roles.items()}
+    measured = {label: types for label, types in found.items() if types}
+    names = sorted({name for types in measured.values() for name in types})
+    return [
+        {"name": name, "rates": {label: _rate(*types.get(name, (0, 0))) for label, types in measured.items()}}
+        for name in names
+    ]
+
+
+def _rate(won: int, played: int) -> str:
+    if not played:
+        return "-"
+    low, high = wilson_interval(won, played)
+    return f"{won / played:.0%} ({low:.0%} - {high:.0%}) of {played}"
 
 
 def headline(rows: Sequence[charts.Row], summary: Mapping[str, Any]) -> str:

@@ -28,6 +28,8 @@ class SFTSettings:
     """Optimizer steps."""
     batch_size: PositiveInt = 64
     """Demonstrations per step."""
+    micro_batch_size: PositiveInt | None = None
+    """Demonstrations per forward pass, of similar length: less padding where prompts differ much. None for all."""
     learning_rate: NonNegativeFloat = 1e-3
     """Peak learning rate; cosine decay to 0 after the warm-up. Full fine-tuning of large models wants about 2e-5."""
     warmup_steps: NonNegativeInt = 50
@@ -44,6 +46,8 @@ class SFTSettings:
     """Share of demonstrated episodes whose demonstrator is mistaken, in [0, 1]."""
     later_states: NonNegativeInt = 3
     """States after the first one that are taken from a demonstrated episode."""
+    slip_rate: Share = 0.0
+    """Share of demonstrated steps at which something else is played, so that going on from there is shown too."""
 
 
 def schedule(step: int, settings: SFTSettings) -> float:
@@ -107,22 +111,31 @@ def train_sft(
             optimizer.zero_grad(set_to_none=True)
             for group in optimizer.param_groups:
                 group["lr"] = share * group["peak_lr"]
-        loss = _answer_loss(policy, batch)
-        if not torch.isfinite(loss):
-            raise TrainingError(f"The supervised loss became {loss.item()} at step {step}; lower the learning rate.")
-        loss.backward()
+        loss = _backward(policy, batch, settings.micro_batch_size or len(batch))
+        if not math.isfinite(loss):
+            raise TrainingError(f"The supervised loss became {loss} at step {step}; lower the learning rate.")
         torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
         for optimizer in optimizers:
             optimizer.step()
-        metrics = {"sft/loss": float(loss.detach()), "sft/seconds": time.perf_counter() - started}
+        metrics = {"sft/loss": loss, "sft/seconds": time.perf_counter() - started}
         if on_step is not None:
             on_step(step + 1, metrics)
     return metrics
 
 
-def _answer_loss(policy: VLMPolicy, batch: list[Demonstration]) -> torch.Tensor:
-    """Mean cross-entropy of the answers' tokens, the end token included."""
+def _backward(policy: VLMPolicy, batch: list[Demonstration], micro_batch_size: int) -> float:
+    """Add the gradient of the mean cross-entropy of the answers' tokens, the end token included; returns that mean."""
     texts = policy.tokenizer([d.answer for d in batch], add_special_tokens=False)["input_ids"]
     token_ids = [np.array([*ids, policy.eos_id], dtype=np.int64) for ids in texts]
-    output = policy.evaluate([d.prompt for d in batch], token_ids, temperature=1.0)
-    return -output.log_probs.sum() / output.mask.sum()
+    n_tokens = sum(len(ids) for ids in token_ids)
+    order = np.arange(len(batch))
+    if micro_batch_size < len(batch):
+        order = np.argsort([d.prompt.length_class for d in batch], kind="stable")
+    total = 0.0
+    for piece in np.array_split(order, -(-len(batch) // micro_batch_size)):
+        output = policy.evaluate([batch[i].prompt for i in piece], [token_ids[i] for i in piece], temperature=1.0)
+        loss = -output.log_probs.sum() / n_tokens
+        if torch.isfinite(loss):
+            loss.backward()
+        total += float(loss.detach())
+    return total

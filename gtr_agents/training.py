@@ -74,6 +74,7 @@ def supervised_start(config: RunConfig, seed: int, display: TrainingDisplay, log
         numpy_generator(seed, "demonstrations"),
         mistake_rate=settings.mistake_rate,
         later_states=settings.later_states,
+        slip_rate=settings.slip_rate,
     )
     display.phase("SFT", settings.steps)
 
@@ -245,6 +246,8 @@ def _start_evaluation(
     line |= {"update": 0, "env_steps": 0, "wall_seconds": time.perf_counter() - watcher.started}
     run.log(line)
     watcher.display.update(line)
+    run.write_evaluation("start", sampled.episodes())
+    run.write_evaluation("start-greedy", greedy.episodes())
     record_samples(config, run, sampled, algorithm.policy, 0, "start")
     before = {
         "episodes": len(sampled.trajectories),
@@ -261,11 +264,14 @@ def _final_evaluation(config: RunConfig, run: RunFolder, watcher: _Watcher, algo
     update = algorithm.n_updates
     after = watcher.evaluate(algorithm.policy, "the student")
     greedy = watcher.evaluate(algorithm.policy, "the student, greedy", greedy=True)
+    run.write_evaluation("student", after.episodes())
+    run.write_evaluation("student-greedy", greedy.episodes())
     record_samples(config, run, after, algorithm.policy, update, "student")
     line = prefixed("eval/student", after) | prefixed("eval/student_greedy", greedy)
     summary = {**_rates("after", after), "success_rate_after_greedy": greedy.success_rate}
     with algorithm.as_teacher() as teacher:
         merged = watcher.evaluate(teacher, "the teacher")
+        run.write_evaluation("teacher", merged.episodes())
         record_samples(config, run, merged, teacher, update, "teacher")
         line |= prefixed("eval/teacher", merged)
         summary |= _rates("teacher", merged)
@@ -287,6 +293,7 @@ def _rates(label: str, result: EvaluationResult) -> dict[str, Any]:
         f"success_rate_{label}_solvable": result.metrics.get("success_rate_solvable"),
         f"return_{label}": result.metrics["return"],
         f"cards_accuracy_{label}": result.metrics.get("cards_accuracy"),
+        **({f"success_by_task_type_{label}": result.by_task_type} if result.by_task_type else {}),
     }
 
 

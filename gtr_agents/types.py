@@ -22,6 +22,10 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 """A setting between 0 and 1; configurations are checked against it."""
 
 
+_LENGTH_CLASS = 128
+"""Characters; coarse, so that the order of batches is left alone where it matters little."""
+
+
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Prompt:
     """What the policy is shown at one environment step. Compared by identity: the same text twice is two prompts."""
@@ -34,6 +38,11 @@ class Prompt:
     """The system turn; empty if the template has none."""
     legal_actions: tuple[str, ...] = ()
     """Actions the environment would accept now, as strings."""
+
+    @property
+    def length_class(self) -> int:
+        """Prompts of the same class are about equally long: batches of one class need little padding."""
+        return len(self.text) // _LENGTH_CLASS
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,8 +90,8 @@ class _Samples:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Response tokens of each step, int64 [N]."""
-        return np.array([len(step.response.token_ids) for step in self.steps])
+        """What orders steps by padding, int64 [N]: the prompt's class, then the response's tokens."""
+        return np.array([s.prompt.length_class * 10_000 + len(s.response.token_ids) for s in self.steps])
 
 
 class PPO(Learner):

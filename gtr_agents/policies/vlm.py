@@ -338,13 +338,14 @@ class VLMPolicy:
         Returns:
             One float32 [T] per answer.
         """
-        scores: list[np.ndarray[Any, np.dtype[np.float32]]] = []
+        scores: dict[int, np.ndarray[Any, np.dtype[np.float32]]] = {}
+        order = np.argsort([prompt.length_class for prompt in prompts], kind="stable")
         for start in range(0, len(prompts), batch_size):
-            chunk = slice(start, start + batch_size)
-            output = self.evaluate(prompts[chunk], token_ids[chunk], temperature=1.0)
-            rows = output.log_probs.cpu().numpy()
-            scores += [row[: len(ids)].copy() for row, ids in zip(rows, token_ids[chunk], strict=True)]
-        return scores
+            chunk = order[start : start + batch_size]
+            output = self.evaluate([prompts[i] for i in chunk], [token_ids[i] for i in chunk], temperature=1.0)
+            for i, row in zip(chunk, output.log_probs.cpu().numpy(), strict=True):
+                scores[i] = row[: len(token_ids[i])].copy()
+        return [scores[i] for i in range(len(prompts))]
 
     # --- weights --------------------------------------------------------------------------------------------------
 

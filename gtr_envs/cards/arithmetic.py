@@ -200,11 +200,12 @@ class CardArithmeticEnv(VisionTextEnv):
             mistaken: True follows a plan that combines the cards blindly.
 
         Yields:
-            A thought for each state, to the end of the plan.
+            A thought for each state, to the end of the plan, or to where something else was played.
         """
-        plan = self.plan(rng, mistaken=mistaken)
+        plan, begun = self.plan(rng, mistaken=mistaken), len(self._formula)
         for played in range(len(plan)):
-            yield self.expert_thought(plan[played:])
+            if list(self._formula[begun:]) == plan[:played]:
+                yield self.expert_thought(plan[played:])
 
     def _facts(self) -> dict[str, Any]:
         return {

@@ -21,12 +21,14 @@ from gtr_envs.registration import ENVS
 class ExpertEnv(CountingEnv):
     """Its expert goes up and stops; a mistaken one stops at once."""
 
-    def plan(self, rng: np.random.Generator, *, mistaken: bool = False) -> list[str]:
+    def demonstrate(self, rng: np.random.Generator, *, mistaken: bool = False) -> Iterator[Thought]:
         del rng
-        return ["stop"] if mistaken else ["up", "up", "stop"]
+        way = ["stop"] if mistaken else ["up", "up", "stop"]
+        for played, action in enumerate(way):
+            yield Thought((), "", "", f"I will play {' '.join(way[played:])}.", action)
 
-    def expert_thought(self, way: list[str]) -> Thought:
-        return Thought((), "", "", f"I will play {' '.join(way)}.", way[0])
+    def expert_thought(self) -> Thought:
+        return next(self.demonstrate(np.random.default_rng(0)))
 
 
 def some(

@@ -14,7 +14,7 @@ from small_models import same_weights, text_env, tiny_policy, weights_of
 from gtr_agents.demonstrations import Demonstration, demonstrations
 from gtr_agents.errors import TrainingError
 from gtr_agents.policies.vlm import VLMPolicy
-from gtr_agents.sft import SFTSettings, _answer_loss, build_optimizers, schedule, train_sft
+from gtr_agents.sft import SFTSettings, _backward, build_optimizers, schedule, train_sft
 
 SHORT = SFTSettings(steps=3, batch_size=4, learning_rate=1e-3, warmup_steps=1)
 
@@ -54,8 +54,12 @@ def test_the_loss_is_the_cross_entropy_of_answer_and_end_token() -> None:
         chosen = whole["input_ids"][0, -n:]
         expected -= float(torch.log_softmax(logits, -1).gather(-1, chosen.unsqueeze(-1)).sum())
         n_tokens += n
-    with torch.no_grad():
-        assert float(_answer_loss(policy, batch)) == pytest.approx(expected / n_tokens, abs=1e-4)
+    gradients = []
+    for size in (len(batch), 3):
+        policy.model.zero_grad()
+        assert _backward(policy, batch, size) == pytest.approx(expected / n_tokens, abs=1e-4)
+        gradients.append([p.grad.clone() for p in policy.model.parameters() if p.grad is not None])
+    assert all(torch.allclose(whole, cut, atol=1e-5) for whole, cut in zip(*gradients, strict=True))
 
 
 def test_the_same_data_gives_the_same_weights_whatever_the_temperature() -> None:
