@@ -367,7 +367,7 @@ def _ground(size: int) -> Frame:
 @lru_cache(maxsize=64)
 def _paragraph(text: str, width: int, height: int, ground: Color, ink: Color, largest: int) -> Frame:
     """A text in as many lines as there is room for, in smaller letters if need be."""
-    for line in range(min(largest, height), LEAST_LINE - 1, -1):
+    for line in range(max(min(largest, height), LEAST_LINE), LEAST_LINE - 1, -1):
         lines = wrap_text(text, line, width)
         if len(lines) * line <= height:
             break
@@ -381,7 +381,7 @@ def _paragraph(text: str, width: int, height: int, ground: Color, ink: Color, la
 @lru_cache(maxsize=2048)
 def _line(text: str, height: int, width: int, ink: Color, ground: Color) -> Frame:
     """A line of text that is not wider than there is room; what is too wide is squeezed."""
-    for line in range(height, LEAST_LINE - 1, -1):
+    for line in range(max(height, LEAST_LINE), LEAST_LINE - 1, -1):
         frame = text_frame(text, line, ink, ground)
         if frame.shape[1] <= width:
             break
