@@ -229,7 +229,8 @@ class ThorEngine:
         """Admissible command -> how upstream's parser wants it."""
         self._told: EngineState | None = None
         self._rate = 0.0
-        self._trajectory: Mapping[str, Any] | None = None
+        self._wording: str | None = None
+        """Seed of the task's wording; None before a game was loaded."""
         self._folder = tempfile.TemporaryDirectory(prefix="gtr-thor-")
         self._file = Path(self._folder.name) / TRAJECTORY_FILE
         self._env = None
@@ -257,11 +258,15 @@ class ThorEngine:
 
         Raises:
             GameError: If it is missing, broken, or cannot be replayed in THOR.
+            ThorError: If the simulator failed before.
+            EnvironmentClosedError: If the engine was closed.
         """
+        self._require_usable()
         trajectory = game if isinstance(game, Mapping) else read_json(Path(game) / TRAJECTORY_FILE)
         _require_replayable(trajectory)
         self._file.write_text(json.dumps(trajectory), encoding="utf-8")
-        self._trajectory, self._told = trajectory, None
+        self._wording = f"{self._seed} {trajectory.get('task_id')}"
+        self._told = None
 
     def reset(self) -> EngineState:
         """Go to the beginning of the game.
@@ -275,7 +280,8 @@ class ThorEngine:
             ThorTimeoutError: If it did not answer in time.
             EnvironmentClosedError: If the engine was closed.
         """
-        if self._trajectory is None:
+        self._require_usable()
+        if self._wording is None:
             raise GameError("Expected a game, but none was loaded; call load() first.")
         return self._ask("reset", self._reset_upstream)
 
@@ -333,7 +339,7 @@ class ThorEngine:
             with _LOCK, self._watching(thread), redirect_stdout(io.StringIO()):
                 try:
                     if thread.env is not None:
-                        self._within(CLOSE_LIMIT, "the end", thread.env.stop, thread)
+                        self._within(CLOSE_LIMIT, "the end", thread.env.stop)
                 except ThorError as error:
                     warnings.warn(f"AI2-THOR could not be ended: {error} A Unity process may be left.", stacklevel=2)
                 # Upstream's thread waits for work for ever; what is no work at all ends it, by an error.
@@ -369,11 +375,10 @@ class ThorEngine:
         """Let upstream do something, and see to it that it did."""
         from gtr_envs.alfworld.textworld_backend import EngineState
 
-        self._require_usable()
         thread = self._thread
         before = thread.get_results()
         try:
-            with _LOCK, self._watching(thread), redirect_stdout(io.StringIO()), _seeded(f"{self._seed} {what}"):
+            with _LOCK, self._watching(thread), redirect_stdout(io.StringIO()), _seeded(self._wording):
                 infos = self._within(self._time_limit, what, call, thread)
                 if thread.get_results() is before:
                     # The old answer once more: an error is on its way through the thread and ends it.
@@ -418,7 +423,7 @@ class ThorEngine:
             try:
                 answer, error = answers.get(timeout=_POLL)
             except Empty:
-                if thread is not None and what != "the end" and not thread.is_alive():
+                if thread is not None and not thread.is_alive():
                     raise self._failed(what) from self._cause
                 if time.monotonic() > end:
                     raise ThorTimeoutError(
@@ -429,7 +434,7 @@ class ThorEngine:
                 continue
             if error is not None:
                 if thread is not None:
-                    thread.join(_POLL)
+                    thread.join(1)
                 raise self._failed(what, error)
             return answer
 
@@ -524,7 +529,7 @@ def _require_replayable(trajectory: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _seeded(seed: str) -> Iterator[None]:
+def _seeded(seed: str | None) -> Iterator[None]:
     """Give upstream a seeded global generator, and put the caller's back."""
     before = random.getstate()
     random.seed(seed)
