@@ -54,7 +54,10 @@ CLOSE_LIMIT = 10.0
 _PLATFORMS = {"Linux": "Linux64", "Darwin": "OSXIntel64"}
 _DETECTOR = "alfworld.agents.detector.mrcnn"
 _REPLAYED = {"scene": ("scene_num", "floor_plan", "object_poses", "object_toggles", "dirty_and_empty", "init_action")}
-_REPLAYED |= {"plan": ("high_pddl",), "pddl_params": ("object_target", "parent_target", "toggle_target", "mrecep_target")}
+_REPLAYED |= {
+    "plan": ("high_pddl",),
+    "pddl_params": ("object_target", "parent_target", "toggle_target", "mrecep_target"),
+}
 _LOCK = threading.RLock()
 """Upstream draws from the global generator and prints, both of which belong to the whole process."""
 _POLL = 0.05
@@ -387,7 +390,9 @@ class ThorEngine:
         except ThorError as error:
             self._broken, self._told = f"{error} (The same failure as before.)", None
             raise
-        known = {normalise(command): sent for command in infos["admissible_commands"][0] if (sent := self._mended(command))}
+        known = {
+            normalise(command): sent for command in infos["admissible_commands"][0] if (sent := self._mended(command))
+        }
         self._sent = known
         self._rate = float(infos["goal_condition_success_rate"][0])
         feedback, won = thread.get_results()[0], bool(infos["won"][0])
@@ -405,7 +410,9 @@ class ThorEngine:
         if words[0] == "move":
             thing, _, place = command.removeprefix("move ").partition(" to ")
             forms.append(f"put {thing} in/on {place}")
-        return next((form for form in forms if controller.parse_command(form)["action"] != controller.Action.PASS), None)
+        return next(
+            (form for form in forms if controller.parse_command(form)["action"] != controller.Action.PASS), None
+        )
 
     def _within(self, limit: float, what: str, call: Callable[[], Any], thread: Any = None) -> Any:
         """Wait for a call, but neither longer than the limit nor for a thread that is dead."""

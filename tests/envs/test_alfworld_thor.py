@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import socket
 import struct
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from importlib import import_module, metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ import pytest
 
 from gtr_envs.alfworld import thor_backend
 from gtr_envs.alfworld.households import Household, Thing, make_household, trajectory_data
-from gtr_envs.alfworld.thor_backend import BUILD, NOTHING, ThorEngine, probe_thor
+from gtr_envs.alfworld.thor_backend import BUILD, NOTHING, PACKAGES, ThorEngine, probe_thor
 from gtr_envs.alfworld.wheel import load_world
 from gtr_envs.errors import (
     DependencyError,
@@ -48,7 +50,9 @@ class Event:
             "errorMessage": "" if success else "impossible",
             "agent": {"position": {"x": 0.0, "y": 0.9, "z": 0.0}, "rotation": {"y": 0.0}, "cameraHorizon": 30.0},
             "objects": world.objects(),
-            "inventoryObjects": [{"objectId": world.held, "objectType": world.held.split("|")[0]}] if world.held else [],
+            "inventoryObjects": [{"objectId": world.held, "objectType": world.held.split("|")[0]}]
+            if world.held
+            else [],
         }
         seen = [item["objectId"] for item in self.metadata["objects"] if item["visible"]]
         self.color_to_object_id = {(i // 200, i % 200, 7): identity for i, identity in enumerate(seen)}
@@ -147,7 +151,9 @@ class StandIn:
             shut = item.kind in world.openable and item.name not in self.open
             for thing in inside:
                 lit = thing in self.toggled
-                listed.append(described(thing, thing.split("|")[0], visible=near and not shut, place=item.name, lit=lit))
+                listed.append(
+                    described(thing, thing.split("|")[0], visible=near and not shut, place=item.name, lit=lit)
+                )
         return listed + ([described(self.held, self.held.split("|")[0], visible=True)] if self.held else [])
 
 
@@ -231,6 +237,14 @@ def targets_of(household: Household) -> list[Thing]:
     return [t for t in household.things if t.kind == household.target and kinds[t.place] != household.parent]
 
 
+def households(split: str, task_type: str) -> Iterator[Household]:
+    return (make_household(load_world(), split, task_type, number) for number in range(100))
+
+
+def nothing_is_done(household: Household) -> bool:
+    return len(targets_of(household)) == sum(thing.kind == household.target for thing in household.things)
+
+
 # --- playing ----------------------------------------------------------------------------------------------------------
 
 
@@ -239,7 +253,7 @@ def targets_of(household: Household) -> list[Thing]:
 def test_a_treated_thing_is_brought_to_its_place_and_the_goal_rate_rises(
     world: type[StandIn], task_type: str, verb: str, kind: str
 ) -> None:
-    household = world.household = make_household(load_world(), "valid_unseen", task_type, 1)
+    household = world.household = next(made for made in households("valid_unseen", task_type) if nothing_is_done(made))
     engine = ThorEngine(probe=False)
     engine.load(replayable(household))
     state = engine.reset()
@@ -340,7 +354,7 @@ def test_the_game_that_was_asked_for_is_played_and_worded_by_the_seed(world: typ
         said = []
         for number in range(4):
             world.household = make_household(load_world(), "train", "look_at_obj_in_light", number)
-            (tmp_path / "traj_data.json").write_text(thor_backend.json.dumps(replayable(world.household)))
+            (tmp_path / "traj_data.json").write_text(json.dumps(replayable(world.household)))
             engine.load(tmp_path)
             first = engine.reset()
             assert engine.reset() == first
@@ -430,7 +444,9 @@ def test_a_late_answer_is_an_error(world: type[StandIn]) -> None:
 
 
 @pytest.mark.alfworld
-def test_an_end_that_hangs_is_a_warning(engine: ThorEngine, world: type[StandIn], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_that_hangs_is_a_warning(
+    engine: ThorEngine, world: type[StandIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(thor_backend, "CLOSE_LIMIT", 0.2)
     world.hang_at = "stop"
     with pytest.warns(UserWarning, match="could not be ended.*A Unity process may be left"):
@@ -495,33 +511,39 @@ class XServer:
     """Answers as an X server does when somebody connects and asks for an extension."""
 
     def __init__(self, *, welcomes: bool = True, has_glx: bool = True, hangs_up: bool = False) -> None:
-        self._socket, number = socket.socket(), 0
-        while True:
-            number += 1
-            try:
-                self._socket.bind(("127.0.0.1", 6400 + number))
-                break
-            except OSError:
-                continue
-        self._socket.listen()
-        self.display = f"127.0.0.1:{400 + number}.0"
         self._answers = (welcomes, has_glx, hangs_up)
+        self._socket = next(bound for number in range(400, 500) if (bound := bound_to(6000 + number)))
+        self._socket.listen()
+        self.display = f"127.0.0.1:{self._socket.getsockname()[1] - 6000}.0"
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
     def _serve(self) -> None:
         welcomes, has_glx, hangs_up = self._answers
         with self._socket, self._socket.accept()[0] as client:
-            assert client.recv(12) == struct.pack("<BxHHHHxx", 108, 11, 0, 0, 0)
-            if hangs_up:
+            greeting = client.recv(12)
+            if not greeting or hangs_up:
                 return
+            assert greeting == struct.pack("<BxHHHHxx", ord("l"), 11, 0, 0, 0)
             client.sendall(struct.pack("<B5xH", int(welcomes), 2) + b"12345678")
             if welcomes:
                 assert client.recv(12)[8:] == b"GLX\0"
                 client.sendall(struct.pack("<B7xB23x", 1, int(has_glx)))
 
-    def join(self) -> None:
+    def close(self) -> None:
+        with socket.socket() as last:
+            last.connect_ex(("127.0.0.1", 6000 + int(self.display.split(":")[1].removesuffix(".0"))))
         self._thread.join()
+
+
+def bound_to(port: int) -> socket.socket | None:
+    server = socket.socket()
+    try:
+        server.bind(("127.0.0.1", port))
+    except OSError:
+        server.close()
+        return None
+    return server
 
 
 @pytest.fixture
@@ -535,18 +557,119 @@ def complete(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest
     game.mkdir(parents=True)
     (game / "traj_data.json").touch()
     server = XServer()
-    monkeypatch.setattr(metadata, "version", dict(thor_backend.PACKAGES).__getitem__)
-    monkeypatch.setitem(sys.modules, "cv2", thor_backend.ModuleType("cv2"))
+    monkeypatch.setattr(metadata, "version", dict(PACKAGES).__getitem__)
+    monkeypatch.setitem(sys.modules, "cv2", ModuleType("cv2"))
     monkeypatch.setattr("platform.system", lambda: "Linux")
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("DISPLAY", server.display)
     monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path / "data"))
     yield monkeypatch
-    with socket.socket() as last:
-        last.connect_ex(("127.0.0.1", 6000 + int(server.display.split(":")[1][:3])))
-    server.join()
+    server.close()
 
 
 def test_where_everything_is_there_nothing_is_missing(complete: pytest.MonkeyPatch) -> None:
     assert probe_thor(split="train") == []
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_missing_package_and_a_wrong_version_are_told_with_the_remedy(
+    complete: pytest.MonkeyPatch, name: str
+) -> None:
+    def absent(asked: str) -> str:
+        if asked == name:
+            raise metadata.PackageNotFoundError(asked)
+        return PACKAGES[asked]
+
+    complete.setattr(metadata, "version", absent)
+    [missing] = probe_thor()
+    assert missing.what == f"package {name}=={PACKAGES[name]}: not installed"
+    assert 'pip install "gtr-suite[alfworld,thor]"' in missing.remedy
+    complete.setenv("DISPLAY", "")
+    complete.setattr(metadata, "version", (PACKAGES | {name: "9.0"}).__getitem__)
+    missing = probe_thor()[0]
+    assert missing == (f"package {name}=={PACKAGES[name]}: found 9.0", f"Run: pip install {name}=={PACKAGES[name]}")
+
+
+def test_missing_opencv_is_told(complete: pytest.MonkeyPatch) -> None:
+    complete.setitem(sys.modules, "cv2", None)
+    [missing] = probe_thor()
+    assert missing.what.startswith("package opencv (module cv2): ")
+    assert missing.remedy == "Run: pip install opencv-python-headless"
+
+
+def test_a_missing_display_is_told(complete: pytest.MonkeyPatch) -> None:
+    complete.delenv("DISPLAY")
+    [missing] = probe_thor()
+    assert missing.what == "variable DISPLAY: not set"
+    assert "Xvfb" in missing.remedy
+    for display in (":99", "127.0.0.1:498", "nonsense", ":x"):
+        complete.setenv("DISPLAY", display)
+        [missing] = probe_thor()
+        assert missing.what.startswith(f"X server with GLX: none answers at DISPLAY={display} (")
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [({"has_glx": False}, "has no GLX"), ({"hangs_up": True}, "it hung up"), ({"welcomes": False}, None)],
+)
+def test_what_an_x_server_answers_is_told(
+    complete: pytest.MonkeyPatch, answers: dict[str, bool], told: str | None
+) -> None:
+    server = XServer(**answers)
+    complete.setenv("DISPLAY", server.display)
+    whats = [missing.what for missing in probe_thor()]
+    server.close()
+    # One that wants a password says nothing of GLX, and is taken for good.
+    assert len(whats) == (told is not None)
+    assert told is None or (told in whats[0] and server.display in whats[0])
+
+
+def test_a_missing_build_is_told_with_its_address_and_place(complete: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".ai2thor" / "releases" / f"{BUILD}-Linux64" / f"{BUILD}-Linux64").unlink()
+    [missing] = probe_thor()
+    assert str(tmp_path / ".ai2thor" / "releases" / f"{BUILD}-Linux64") in missing.what
+    assert f"{BUILD}-Linux64.zip (390 MB)" in missing.remedy
+
+
+def test_missing_games_are_told(complete: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    [missing] = probe_thor(split="valid_seen")
+    assert "no json_2.1.1/valid_seen/**/traj_data.json" in missing.what
+    assert "embedded games cannot be played" in missing.remedy
+    complete.delenv("ALFWORLD_DATA")
+    complete.delenv("DISPLAY")
+    assert probe_thor(split="train")[-1].what.endswith("ALFWORLD_DATA is not set")
+    assert probe_thor(tmp_path / "data", "train") == probe_thor()
+
+
+def test_a_mac_needs_no_display_and_windows_has_no_build(complete: pytest.MonkeyPatch) -> None:
+    complete.delenv("DISPLAY")
+    complete.setattr("platform.system", lambda: "Darwin")
+    [missing] = probe_thor()
+    assert f"{BUILD}-OSXIntel64.app/Contents/MacOS/{BUILD}-OSXIntel64" in missing.what
+    complete.setattr("platform.system", lambda: "Windows")
+    [missing] = probe_thor()
+    assert missing.what == "platform: x86-64 Linux or macOS, found Windows on x86_64"
+
+
+def test_an_engine_names_all_that_is_missing_before_it_starts_anything(complete: pytest.MonkeyPatch) -> None:
+    complete.delenv("DISPLAY")
+    complete.setitem(sys.modules, "cv2", None)
+    with pytest.raises(DependencyError, match=r"(?s)needs what was not found:\n- package opencv.*\n- variable DISPLAY"):
+        ThorEngine()
+    with pytest.raises(OptionError, match="Expected size as a whole number from 300 to 2000, got 84"):
+        ThorEngine(size=84)
+
+
+def test_the_module_is_imported_without_any_of_the_packages() -> None:
+    code = (
+        "import sys\n"
+        "for name in ('ai2thor', 'alfworld', 'cv2', 'flask', 'textworld', 'torch', 'torchvision'): sys.modules[name] = None\n"
+        "from gtr_envs.alfworld.thor_backend import ThorEngine, probe_thor\n"
+        "from gtr_envs.errors import DependencyError\n"
+        "print([missing.what.split(':')[0] for missing in probe_thor() if 'cv2' in missing.what])\n"
+        "try: ThorEngine(probe=False)\n"
+        "except DependencyError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("['package opencv (module cv2)']\nALFWorld needs the package 'alfworld'")
