@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from gtr_envs.alfworld.games import Game, find_source
 from gtr_envs.alfworld.goals import goal_rate
 from gtr_envs.alfworld.scene import draw_view
 from gtr_envs.alfworld.situation import Room, Situation, look, read_room, read_situation
-from gtr_envs.alfworld.textworld_backend import Engine, EngineState, cache_folder, make_engine
 from gtr_envs.alfworld.vocabulary import vocabulary
 from gtr_envs.alfworld.wheel import TASK_TYPES, load_scene
 from gtr_envs.cards.thoughts import Thought
@@ -22,6 +21,9 @@ from gtr_envs.checks import checked_int
 from gtr_envs.core import IllegalText, Outcome, ViewOptions, VisionTextEnv
 from gtr_envs.errors import OptionError, require_known
 from gtr_envs.rendering import Frame
+
+if TYPE_CHECKING:
+    from gtr_envs.alfworld.textworld_backend import Engine, EngineState
 
 N_ACTIONS = 96
 """More commands than ever are admissible at once; the largest rooms have 56."""
@@ -178,7 +180,11 @@ class ALFWorldEnv(VisionTextEnv):
         Raises:
             OptionError: If an argument cannot be used.
             GameError: If a folder was named that holds no games.
+            DependencyError: If the extra ``alfworld`` is not installed.
         """
+        # Where the engine is missing, this says so now and not in the middle of a run.
+        import gtr_envs.alfworld.textworld_backend  # noqa: F401
+
         require_known("reward", reward, REWARDS)
         if isinstance(task_types, str):
             raise OptionError(f"Expected task_types as a list of names, got {task_types!r}.")
@@ -355,6 +361,8 @@ class ALFWorldEnv(VisionTextEnv):
     def _running_engine(self) -> Engine:
         """The engine with the present game in it; after a copy it is brought to where the other one was."""
         if self._engine is None:
+            from gtr_envs.alfworld.textworld_backend import cache_folder, make_engine
+
             self._engine = make_engine(cache_folder())
             self._loaded = None
         if self._loaded != self._playing.key:
