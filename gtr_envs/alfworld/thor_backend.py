@@ -172,8 +172,8 @@ def _missing_build() -> Iterator[Missing]:
         if not file.is_file():
             yield Missing(
                 f"the simulator's build: no file {file}",
-                f"Download http://s3-us-west-2.amazonaws.com/ai2-thor/builds/{name}.zip (390 MB), unpack it to {file.parents[0]} "
-                "and make the file executable",
+                f"Download http://s3-us-west-2.amazonaws.com/ai2-thor/builds/{name}.zip (390 MB), unpack it to "
+                f"{file.parents[0]} and make the file executable",
             )
 
 
@@ -193,8 +193,8 @@ class ThorEngine:
     """Plays ALFRED's games in AI2-THOR, through upstream's ``AlfredThorEnv`` and its oracle controller.
 
     Untested on Unity: it was run against a stand-in for ai2thor's controller only. It has the methods of
-    ``textworld_backend.Engine``; a state has no facts, since THOR tells none. After an error of the simulator the engine
-    cannot go on: close it and make another.
+    ``textworld_backend.Engine``; a state has no facts, since THOR tells none. After an error of the simulator the
+    engine cannot go on: close it and make another.
     """
 
     def __init__(
@@ -434,8 +434,8 @@ class ThorEngine:
                     raise self._failed(what) from self._cause
                 if time.monotonic() > end:
                     raise ThorTimeoutError(
-                        f"AI2-THOR did not answer to {what} within {limit:g} s; Unity may hang or have lost its display. "
-                        "Close this engine and make a new one; if it happens again, look at the X server and "
+                        f"AI2-THOR did not answer to {what} within {limit:g} s; Unity may hang or have lost its "
+                        "display. Close this engine and make a new one; if it happens again, look at the X server and "
                         "~/.ai2thor/log, or allow more seconds."
                     ) from None
                 continue
@@ -449,8 +449,8 @@ class ThorEngine:
         cause = self._cause or error
         told = f"{type(cause).__name__}: {cause}" if cause else "its thread ended without a word"
         failure = ThorError(
-            f"AI2-THOR failed at {what}: {told}. It cannot go on; close this engine and make a new one. If it fails at the "
-            "same game again, leave that game out."
+            f"AI2-THOR failed at {what}: {told}. It cannot go on; close this engine and make a new one. If it fails "
+            "at the same game again, leave that game out."
         )
         failure.__cause__ = cause
         return failure
@@ -525,13 +525,13 @@ def _require_replayable(trajectory: Mapping[str, Any]) -> None:
     ]
     if missing:
         raise GameError(
-            f"Expected a trajectory of ALFRED that THOR can replay, but {', '.join(missing)} is missing. Embedded games have "
-            f"none of it; name a folder of ALFRED's data with a {TRAJECTORY_FILE}."
+            f"Expected a trajectory of ALFRED that THOR can replay, but {', '.join(missing)} is missing. Embedded games "
+            f"have none of it; name a folder of ALFRED's data with a {TRAJECTORY_FILE}."
         )
     if trajectory.get("task_type") not in TASK_TYPES or trajectory["pddl_params"].get("object_sliced"):
         raise GameError(
-            f"Expected one of ALFWorld's task types {list(TASK_TYPES)} without slicing, got {trajectory.get('task_type')!r}; "
-            "leave this game out, as upstream does."
+            f"Expected one of ALFWorld's task types {list(TASK_TYPES)} without slicing, got "
+            f"{trajectory.get('task_type')!r}; leave this game out, as upstream does."
         )
 
 

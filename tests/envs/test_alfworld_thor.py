@@ -664,7 +664,8 @@ def test_an_engine_names_all_that_is_missing_before_it_starts_anything(complete:
 def test_the_module_is_imported_without_any_of_the_packages() -> None:
     code = (
         "import sys\n"
-        "for name in ('ai2thor', 'alfworld', 'cv2', 'flask', 'textworld', 'torch', 'torchvision'): sys.modules[name] = None\n"
+        "for name in ('ai2thor', 'alfworld', 'cv2', 'flask', 'textworld', 'torch', 'torchvision'):\n"
+        "    sys.modules[name] = None\n"
         "from gtr_envs.alfworld.thor_backend import ThorEngine, probe_thor\n"
         "from gtr_envs.errors import DependencyError\n"
         "print([missing.what.split(':')[0] for missing in probe_thor() if 'cv2' in missing.what])\n"
