@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 
+from gtr_envs.alfworld.backends import BACKENDS, Backend, Moment, TextBackend, ThorBackend
 from gtr_envs.alfworld.commands import find_command
 from gtr_envs.alfworld.expert import Explorer, Intention, intend, mistake, plan
 from gtr_envs.alfworld.games import Game, find_source
-from gtr_envs.alfworld.goals import goal_rate
-from gtr_envs.alfworld.scene import draw_view
-from gtr_envs.alfworld.situation import Room, Situation, in_view, look, read_room, read_situation
+from gtr_envs.alfworld.situation import Situation, in_view, look
 from gtr_envs.alfworld.vocabulary import vocabulary
-from gtr_envs.alfworld.wheel import TASK_TYPES, load_scene
+from gtr_envs.alfworld.wheel import TASK_TYPES
 from gtr_envs.cards.thoughts import Thought
 from gtr_envs.checks import checked_int
 from gtr_envs.core import IllegalText, Outcome, ViewOptions, VisionTextEnv
 from gtr_envs.errors import OptionError, require_known
 from gtr_envs.rendering import Frame
-
-if TYPE_CHECKING:
-    from gtr_envs.alfworld.textworld_backend import Engine, EngineState
 
 N_ACTIONS = 96
 """More commands than ever are admissible at once; the largest rooms have 56."""
@@ -112,6 +108,7 @@ class ALFWorldEnv(VisionTextEnv):
     | `task_types` | None | names of the task types that are drawn; None for all six |
     | `games` | None | how many different games are drawn, equally many of each type; None for all there are |
     | `data` | None | folder of ALFRED's data, or `"embedded"`; None for `$ALFWORLD_DATA` if it holds games |
+    | `backend` | `"text"` | `"thor"`: AI2-THOR's frames, for ALFRED's games and the extra `thor`; untested on Unity |
     | `reward` | `"increase"` | or `"published"` |
     | `max_steps` | 50 | actions until the episode is cut |
     | `repeat_limit` | 0 | equal actions in a row that cut the episode; 0 for none (the papers: 5) |
@@ -151,6 +148,7 @@ class ALFWorldEnv(VisionTextEnv):
         task_types: Sequence[str] | None = None,
         games: int | None = None,
         data: str | os.PathLike[str] | None = None,
+        backend: str = "text",
         reward: str = "increase",
         max_steps: int = 50,
         repeat_limit: int = 0,
@@ -168,6 +166,7 @@ class ALFWorldEnv(VisionTextEnv):
             task_types: Names of task types; None for all six.
             games: At least as many as task types; None for all there are.
             data: A folder, ``"embedded"`` or None.
+            backend: ``"text"`` or ``"thor"``.
             reward: ``"increase"`` or ``"published"``.
             max_steps: At least 1.
             repeat_limit: At least 0.
@@ -180,12 +179,12 @@ class ALFWorldEnv(VisionTextEnv):
         Raises:
             OptionError: If an argument cannot be used.
             GameError: If a folder was named that holds no games.
-            DependencyError: If the extra ``alfworld`` is not installed.
+            DependencyError: If the extra ``alfworld``, or something that THOR needs, is not installed.
+            ThorError: If the simulator does not start.
         """
-        # Where the engine is missing, this says so now and not in the middle of a run.
-        import gtr_envs.alfworld.textworld_backend  # noqa: F401
-
         require_known("reward", reward, REWARDS)
+        require_known("backend", backend, BACKENDS)
+        self.backend = backend
         if isinstance(task_types, str):
             raise OptionError(f"Expected task_types as a list of names, got {task_types!r}.")
         self.source = find_source(data, split, tuple(task_types or TASK_TYPES), games)
@@ -197,8 +196,14 @@ class ALFWorldEnv(VisionTextEnv):
             raise OptionError("Expected scene_text=True with notes=True: the notes tell the scene.")
         self.notes, self.scene_text, self.labels = notes, scene_text, labels
         super().__init__([NO_COMMAND] * N_ACTIONS, text_length=MAX_TEXT, render_mode=render_mode, **view)
-        self._engine: Engine | None = None
-        self._loaded: str | None = None
+        if self.backend == "thor" and (notes or self.observe == "text"):
+            raise OptionError(
+                "Expected notes=False and a picture with backend='thor', which tells nothing to note down."
+            )
+        self._backend: Backend | None = None
+        self._moment: Moment | None = None
+        # What is missing is said now and not in the middle of a run.
+        (ThorBackend if backend == "thor" else TextBackend).require()
         self._game: Game | None = None
         self._said: list[str] = []
         """Everything that was played, legal or not."""
@@ -224,7 +229,7 @@ class ALFWorldEnv(VisionTextEnv):
     @property
     def legal_actions(self) -> list[str]:
         """Admissible commands, sorted; a new list."""
-        return list(self._state.admissible)
+        return list(self._now.admissible)
 
     def action_from_text(self, text: str) -> int | IllegalText:
         """Find the admissible command that a text means.
@@ -235,8 +240,8 @@ class ALFWorldEnv(VisionTextEnv):
         Returns:
             Its index, or :class:`IllegalText` if there is none.
         """
-        command = find_command(text, self._state.admissible)
-        return IllegalText(text) if command is None else self._state.admissible.index(command)
+        command = find_command(text, self._now.admissible)
+        return IllegalText(text) if command is None else self._now.admissible.index(command)
 
     def expert_action(self) -> str | None:
         """Say what an expert that knows where everything is does next.
@@ -244,14 +249,14 @@ class ALFWorldEnv(VisionTextEnv):
         Returns:
             A command; None if the task is done or the episode is over.
         """
-        if not self.is_running:
+        if not self.is_running or self._now.situation is None:
             return None
-        intention = intend(self._situation, self._playing.task)
-        return None if intention is None else self._admissible(intention.action.command(self._room.names))
+        intention = intend(self._known, self._playing.task)
+        return None if intention is None else self._admissible(intention.action.command(self._known.room.names))
 
     def expert_thought(self) -> Thought:
         """Write down what that expert thinks: what is before it, what it wants, what comes next."""
-        return self._thought(intend(self._situation, self._playing.task) if self.is_running else None)
+        return self._thought(intend(self._known, self._playing.task) if self.is_running else None)
 
     def demonstrate(self, rng: np.random.Generator, *, mistaken: bool = False) -> Iterator[Thought]:
         """Think through the rest of the episode as an explorer that knows only what it has seen.
@@ -267,19 +272,19 @@ class ALFWorldEnv(VisionTextEnv):
             ends with the task or episode, or when everything was seen and nothing helps.
         """
         task = self._playing.task
-        explorer = Explorer(mistake(task, self._room, rng) if mistaken else task)
+        explorer = Explorer(mistake(task, self._known.room, rng) if mistaken else task)
         while self.is_running:
-            thought = self._thought(explorer.intend(self._situation))
+            thought = self._thought(explorer.intend(self._known))
             if thought.action is None:
                 return
             yield thought
 
     def _thought(self, intention: Intention | None) -> Thought:
         """Put an intention into words."""
-        action = None if intention is None else self._admissible(intention.action.command(self._room.names))
+        action = None if intention is None else self._admissible(intention.action.command(self._known.room.names))
         if intention is None or action is None:
             return Thought((), "", "", f"The task is to {self._playing.sentence}. Nothing is left to do.", None)
-        seen = look(self._situation, self._playing.sentence)
+        seen = look(self._known, self._playing.sentence)
         places = " and ".join(f"the {place.name}{' (closed)' if place.door == 'closed' else ''}" for place in seen.near)
         where = f"I am at {places}." if places else "I am in the middle of the room."
         held = f"I carry the {seen.held.name}." if seen.held else "I carry nothing."
@@ -289,7 +294,7 @@ class ALFWorldEnv(VisionTextEnv):
 
     def _facts(self) -> dict[str, Any]:
         game = self._playing
-        steps = plan(self._situation, game.task)
+        steps = plan(self._now.situation, game.task) if self._now.situation is not None else []
         return {
             "game": game.key,
             "source": game.source,
@@ -297,15 +302,15 @@ class ALFWorldEnv(VisionTextEnv):
             "scene": game.scene,
             "task": game.sentence,
             "task_type": game.task.task_type,
-            "goal_rate": self._rate,
-            "expert_steps": len(steps) if steps or self._rate == 1 else None,
+            "goal_rate": self._now.rate,
+            "expert_steps": len(steps) if steps or self._now.won else None,
         }
 
     def _text(self) -> str:
-        return self._told(self._noted() if self.notes else [self._feedback] if self.scene_text else [])
+        return self._told(self._noted() if self.notes else [self._now.feedback] if self.scene_text else [])
 
     def _described(self) -> str:
-        return self._told(self._noted() if self.notes else [self._feedback] * self.scene_text + self._seen_here())
+        return self._told(self._noted() if self.notes else [self._now.feedback] * self.scene_text + self._seen_here())
 
     def _told(self, scene: Sequence[str]) -> str:
         """The text of a scene with the commands so far, if they are told, and the task, which is told last."""
@@ -315,7 +320,7 @@ class ALFWorldEnv(VisionTextEnv):
 
     def _seen_here(self) -> list[str]:
         """What the picture shows."""
-        seen = look(self._situation, self._playing.sentence)
+        seen = look(self._known, self._playing.sentence)
         here = [
             f"{place.name}{f' {place.door}' if place.door else ''}"
             + (": " + (", ".join(map(str, place.things)) or "nothing") if place.door != "closed" else "")
@@ -326,16 +331,15 @@ class ALFWorldEnv(VisionTextEnv):
     def _noted(self) -> list[str]:
         """What the picture shows, and the receptacles that were not looked into: ``"cabinet 1 3-5, fridge 1"``."""
         numbers: dict[str, list[int]] = {}
-        for receptacle in self._room.locations:
+        for receptacle in self._known.room.locations:
             if receptacle not in self._looked:
-                kind, _, number = self._room.names[receptacle].rpartition(" ")
+                kind, _, number = self._known.room.names[receptacle].rpartition(" ")
                 numbers.setdefault(kind, []).append(int(number))
         unseen = (f"{kind} {_ranges(sorted(of))}" for kind, of in sorted(numbers.items()))
         return [f"Not seen: {', '.join(unseen) or 'nothing'}", *self._seen_here()]
 
     def _draw(self, size: int) -> Frame:
-        grid = load_scene(self._playing.scene).grid if self._playing.scene is not None else ()
-        return draw_view(look(self._situation, self._playing.sentence, grid), size, labels=self.labels)
+        return self._running_backend().draw(size, labels=self.labels)
 
     # --- an episode -------------------------------------------------------------------------------------------------
 
@@ -346,17 +350,16 @@ class ALFWorldEnv(VisionTextEnv):
         if self._game is None or self._game.key != key:
             self._game = self.source.load(key)
         self._said, self._looked = [], frozenset()
-        self._enter(self._running_engine().reset())
-        self._rate = goal_rate(self._situation, self._game.task)
+        self._enter(self._running_backend().begin(self._game))
 
     def _play(self, action: str) -> Outcome:
-        command = find_command(action, self._state.admissible) if action.strip() else None
+        backend, before = self._running_backend(), self._now
+        command = find_command(action, before.admissible) if action.strip() else None
         self._said.append(command or action)
         if command is not None:
-            self._enter(self._running_engine().step(command))
-        before, self._rate = self._rate, goal_rate(self._situation, self._playing.task)
-        won = self._state.won
-        reward = WIN_REWARD * won + (self._rate - before if self.pays_increase else self._rate)
+            self._enter(backend.step(command))
+        won, rate = self._now.won, self._now.rate
+        reward = WIN_REWARD * won + (rate - before.rate if self.pays_increase else rate)
         reward += PENALTY if command is None else 0.0
         cut = len(self._said) >= self.max_steps or self._repeats()
         return Outcome(reward, command is not None, terminated=won, truncated=cut and not won, success=won)
@@ -366,35 +369,40 @@ class ALFWorldEnv(VisionTextEnv):
         last = self._said[-self.repeat_limit :]
         return self.repeat_limit > 0 and len(last) == self.repeat_limit and len(set(last)) == 1
 
-    def _enter(self, state: EngineState) -> None:
+    def _enter(self, moment: Moment) -> None:
         """Take over what the engine says."""
-        self._state: EngineState = state
-        self._situation: Situation = read_situation(state.facts, self._room)
-        self._looked |= in_view(self._situation)
-        self._feedback = state.feedback
+        self._moment = moment
+        if moment.situation is not None:
+            self._looked |= in_view(moment.situation)
         # Indices mean other commands in every state.
-        self.action_tokens = (*state.admissible, *[NO_COMMAND] * (N_ACTIONS - len(state.admissible)))
+        self.action_tokens = (*moment.admissible, *[NO_COMMAND] * (N_ACTIONS - len(moment.admissible)))
 
-    def _running_engine(self) -> Engine:
-        """The engine with the present game in it; after a copy it is brought to where the other one was."""
-        if self._engine is None:
-            from gtr_envs.alfworld.textworld_backend import cache_folder, make_engine
+    def _running_backend(self) -> Backend:
+        """The engine; after a copy it is brought to where the other one was."""
+        if self._backend is None:
+            self._backend = ThorBackend(self.image_size) if self.backend == "thor" else TextBackend()
+            if self._moment is not None:
+                moment = self._backend.begin(self._playing)
+                for said in self._said:
+                    if (command := find_command(said, moment.admissible)) is not None:
+                        moment = self._backend.step(command)
+        return self._backend
 
-            self._engine = make_engine(cache_folder())
-            self._loaded = None
-        if self._loaded != self._playing.key:
-            self._engine.load(self._playing.data)
-            self._loaded = self._playing.key
-            state = self._engine.reset()
-            self._room: Room = read_room(state.facts, dict(self._engine.names))
-            for said in self._said[: len(self._said) - 1] if self.is_running else ():
-                if (command := find_command(said, state.admissible)) is not None:
-                    state = self._engine.step(command)
-        return self._engine
+    @property
+    def _now(self) -> Moment:
+        assert self._moment is not None, "no episode has begun"
+        return self._moment
+
+    @property
+    def _known(self) -> Situation:
+        """What holds, for experts and notes."""
+        if self._now.situation is None:
+            raise OptionError(f"The backend {self.backend!r} does not tell what an expert has to know; use 'text'.")
+        return self._now.situation
 
     def _admissible(self, command: str) -> str | None:
         """The engine's own spelling of a command."""
-        return find_command(command, self._state.admissible)
+        return find_command(command, self._now.admissible)
 
     @property
     def _playing(self) -> Game:
@@ -403,14 +411,14 @@ class ALFWorldEnv(VisionTextEnv):
 
     def close(self) -> None:
         """Unload the engine, close the window and refuse further use; closing twice is allowed."""
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
+        if self._backend is not None:
+            self._backend.close()
+            self._backend = None
         super().close()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the engine behind: it belongs to the process."""
-        return super().__getstate__() | {"_engine": None}
+        return super().__getstate__() | {"_backend": None}
 
 
 def _ranges(numbers: Sequence[int]) -> str:

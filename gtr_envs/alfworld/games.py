@@ -47,6 +47,8 @@ class Game:
     """Number of the floor plan; None if it is unknown."""
     data: Mapping[str, Any]
     """The content of its ``game.tw-pddl`` file."""
+    trajectory: Mapping[str, Any]
+    """The content of its ``traj_data.json`` file; of an embedded game, without what THOR needs."""
 
 
 class GameSource(Protocol):
@@ -117,7 +119,16 @@ class EmbeddedSource:
         household = make_household(world, split, task_type, int(number))
         task = Task(task_type, household.target.lower(), household.parent.lower(), household.lamp.lower())
         scene = household.scene.number
-        return Game(key, EMBEDDED, split, task, household.sentence, scene, game_data(world, household))
+        return Game(
+            key,
+            EMBEDDED,
+            split,
+            task,
+            household.sentence,
+            scene,
+            game_data(world, household),
+            trajectory_data(household),
+        )
 
 
 class AlfredSource:
@@ -186,7 +197,9 @@ class AlfredSource:
         data, trajectory = read_json(folder / GAME_FILE), read_json(folder / TRAJECTORY_FILE)
         found = _SENTENCE.search(str(data.get("grammar", "")))
         scene = trajectory.get("scene", {}).get("scene_num")
-        return Game(key, self.name, self.split, _task_of(trajectory, folder), found[1] if found else "", scene, data)
+        return Game(
+            key, self.name, self.split, _task_of(trajectory, folder), found[1] if found else "", scene, data, trajectory
+        )
 
     def _find(self) -> Iterator[tuple[str, str]]:
         """Task types and folders of games that upstream would play too."""

@@ -53,8 +53,8 @@ CLOSE_LIMIT = 10.0
 
 _PLATFORMS = {"Linux": "Linux64", "Darwin": "OSXIntel64"}
 _DETECTOR = "alfworld.agents.detector.mrcnn"
-_REPLAYED = {"scene": ("scene_num", "floor_plan", "object_poses", "object_toggles", "dirty_and_empty", "init_action")}
-_REPLAYED |= {
+_REPLAYED: dict[str, tuple[str, ...]] = {
+    "scene": ("scene_num", "floor_plan", "object_poses", "object_toggles", "dirty_and_empty", "init_action"),
     "plan": ("high_pddl",),
     "pddl_params": ("object_target", "parent_target", "toggle_target", "mrecep_target"),
 }
@@ -88,6 +88,17 @@ def probe_thor(data: str | os.PathLike[str] | None = None, split: str | None = N
     """
     found = [*_missing_packages(), *_missing_display(), *_missing_build()]
     return found if split is None else [*found, *_missing_games(data, split)]
+
+
+def require_thor() -> None:
+    """Check that THOR can be tried.
+
+    Raises:
+        DependencyError: If something is missing; the message names all of it and the remedies.
+    """
+    if missing := probe_thor():
+        listed = "\n".join(f"- {item.what}. {item.remedy}." for item in missing)
+        raise DependencyError(f"AI2-THOR needs what was not found:\n{listed}")
 
 
 def _missing_packages() -> Iterator[Missing]:
@@ -222,9 +233,8 @@ class ThorEngine:
             ThorTimeoutError: If it does not start in time.
         """
         size = checked_int("size", size, least=MIN_SIZE, most=MAX_SIZE)
-        if probe and (missing := probe_thor()):
-            listed = "\n".join(f"- {item.what}. {item.remedy}." for item in missing)
-            raise DependencyError(f"AI2-THOR needs what was not found:\n{listed}")
+        if probe:
+            require_thor()
         self._seed, self._time_limit = seed, time_limit
         self._cause: BaseException | None = None
         self._broken: str | None = None
@@ -236,7 +246,7 @@ class ThorEngine:
         """Seed of the task's wording; None before a game was loaded."""
         self._folder = tempfile.TemporaryDirectory(prefix="gtr-thor-")
         self._file = Path(self._folder.name) / TRAJECTORY_FILE
-        self._env = None
+        self._env: Any = None
         try:
             with _LOCK, redirect_stdout(io.StringIO()):
                 self._env = _upstream()(_config(size), train_eval="eval_out_of_distribution")
@@ -525,8 +535,8 @@ def _require_replayable(trajectory: Mapping[str, Any]) -> None:
     ]
     if missing:
         raise GameError(
-            f"Expected a trajectory of ALFRED that THOR can replay, but {', '.join(missing)} is missing. Embedded games "
-            f"have none of it; name a folder of ALFRED's data with a {TRAJECTORY_FILE}."
+            f"Expected a trajectory of ALFRED that THOR can replay, but {', '.join(missing)} is missing. Embedded "
+            f"games have none of it; name a folder of ALFRED's data with a {TRAJECTORY_FILE}."
         )
     if trajectory.get("task_type") not in TASK_TYPES or trajectory["pddl_params"].get("object_sliced"):
         raise GameError(

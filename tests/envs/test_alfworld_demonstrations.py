@@ -139,7 +139,7 @@ def test_the_vocabulary_covers_what_is_told_and_said() -> None:
     assert len(set(pieces)) == len(pieces)
     env = household(notes=True)
     for seed in range(6):
-        observation, info = env.reset(seed=seed)
+        observation, _ = env.reset(seed=seed)
         for thought in env.unwrapped.demonstrate(np.random.default_rng(0)):  # type: ignore[attr-defined]
             for text in (observation["text"], thought.plan, thought.action):
                 rest = text
@@ -147,7 +147,7 @@ def test_the_vocabulary_covers_what_is_told_and_said() -> None:
                     piece = next((piece for piece in pieces if rest.startswith(piece)), None)
                     assert piece is not None, rest
                     rest = rest.removeprefix(piece)
-            observation, _, terminated, truncated, info = env.step(thought.action)
+            observation, _, terminated, truncated, _ = env.step(thought.action)
             if terminated or truncated:
                 break
     env.close()
