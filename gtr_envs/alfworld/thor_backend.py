@@ -60,6 +60,8 @@ _REPLAYED: dict[str, tuple[str, ...]] = {
 }
 _LOCK = threading.RLock()
 """Upstream draws from the global generator and prints, both of which belong to the whole process."""
+_PATIENCE = 5.0
+"""Seconds that upstream's thread gets to end when it has nothing more to do."""
 _POLL = 0.05
 """Seconds between two looks at upstream's thread."""
 
@@ -357,7 +359,7 @@ class ThorEngine:
                     warnings.warn(f"AI2-THOR could not be ended: {error} A Unity process may be left.", stacklevel=2)
                 # Upstream's thread waits for work for ever; what is no work at all ends it, by an error.
                 thread.action_queue.put(None)
-                thread.join(1)
+                thread.join(_PATIENCE)
 
     # --- upstream and its thread ------------------------------------------------------------------------------------
 
@@ -395,7 +397,7 @@ class ThorEngine:
                 infos = self._within(self._time_limit, what, call, thread)
                 if thread.get_results() is before:
                     # The old answer once more: an error is on its way through the thread and ends it.
-                    thread.join(1)
+                    thread.join(_PATIENCE)
                     raise self._failed(what)
         except ThorError as error:
             self._broken, self._told = f"{error} (The same failure as before.)", None
@@ -451,7 +453,7 @@ class ThorEngine:
                 continue
             if error is not None:
                 if thread is not None:
-                    thread.join(1)
+                    thread.join(_PATIENCE)
                 raise self._failed(what, error)
             return answer
 
