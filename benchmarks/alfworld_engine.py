@@ -82,9 +82,11 @@ def commands_of(engine: Engine, rng: np.random.Generator) -> list[str]:
     return commands
 
 
-def play(step: Callable[[str], Any], commands: list[str]) -> float:
-    """Seconds that one command takes."""
-    return seconds(lambda: [step(command) for command in commands]) / len(commands)
+def play(step: Callable[[str], Any], commands: list[str]) -> tuple[float, list[Any]]:
+    """Seconds that one command takes, and everything that was said."""
+    begin = time.process_time()
+    said = [step(command) for command in commands]
+    return (time.process_time() - begin) / len(commands), said
 
 
 def make_env(engine: Engine | None) -> Any:
@@ -112,13 +114,14 @@ def measure_engines(n_games: int, cache: Path) -> list[Data]:
         row["ours"]["new game"] = seconds(partial(begin, fast, game))
         row["ours"]["new game, kept translation"] = seconds(partial(begin, kept, game))
         row["stock"]["new game"] = seconds(partial(begin, stock, game))
-        row["ours"]["engine"], row["stock"]["engine"] = (play(engine.step, commands) for engine in (fast, stock))
+        row["ours"]["engine"], our_states = play(fast.step, commands)
+        row["stock"]["engine"], stock_states = play(stock.step, commands)
+        row["equal states"] = sum(mine == other for mine, other in zip(our_states, stock_states, strict=True))
         row["ours"]["same game"] = seconds(lambda: [fast.reset() for _ in range(N_RESETS)]) / N_RESETS
         row["stock"]["same game"] = seconds(stock.reset)
-        row["equal states"] = sum(fast.step(command) == stock.step(command) for command in commands)
         for env, who in ((ours, "ours"), (theirs, "stock")):
             env.reset(seed=number, options={"game": key})
-            row[who]["environment"] = play(partial(step_env, env), commands)
+            row[who]["environment"] = play(partial(step_env, env), commands)[0]
         rows.append(row)
     for closing in (probe, fast, kept, stock, ours, theirs):
         closing.close()
@@ -312,27 +315,26 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", nargs="?", choices=("run", "table"), default="run")
-    parser.add_argument("--games", type=int, default=36, help="games that both engines play")
+    parser.add_argument("--games", type=int, default=18, help="games that both engines play")
     parser.add_argument("--frame-games", type=int, default=18, help="games of which pictures are drawn")
     parser.add_argument("--memory-games", type=int, default=500, help="games over which memory is watched")
-    parser.add_argument("--stock-memory-games", type=int, default=60, help="the same for stock TextWorld")
+    parser.add_argument("--stock-memory-games", type=int, default=30, help="the same for stock TextWorld")
     parser.add_argument("--data", type=Path, default=Path("docs/results_data/alfworld"))
     parser.add_argument("--page", type=Path, default=Path("docs/benchmarks.md"))
     arguments = parser.parse_args()
     if arguments.command == "run":
         packages = ("alfworld", "textworld", "fast-downward-textworld")
+        arguments.data.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             # Nothing that was kept before may help, and nothing is left behind.
             os.environ["XDG_CACHE_HOME"] = folder
-            measured = {
-                "machine": {**machine(), **{package: version(package) for package in packages}},
-                "engines": measure_engines(arguments.games, Path(folder) / "engines"),
-                "frames": measure_frames(arguments.frame_games),
-                "memory": measure_memory(arguments.memory_games, arguments.stock_memory_games),
-            }
-        arguments.data.mkdir(parents=True, exist_ok=True)
-        for name, content in measured.items():
-            (arguments.data / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+            for name, measure in {
+                "machine": lambda: {**machine(), **{package: version(package) for package in packages}},
+                "engines": lambda: measure_engines(arguments.games, Path(folder) / "engines"),
+                "frames": lambda: measure_frames(arguments.frame_games),
+                "memory": lambda: measure_memory(arguments.memory_games, arguments.stock_memory_games),
+            }.items():
+                (arguments.data / f"{name}.json").write_text(json.dumps(measure(), indent=1) + "\n")
     write_page(arguments.page, report(arguments.data), (BEGIN, END))
 
 

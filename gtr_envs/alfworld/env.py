@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gtr_envs.alfworld.commands import find_command
 from gtr_envs.alfworld.expert import Explorer, Intention, intend, mistake, plan
@@ -344,6 +345,10 @@ class ALFWorldEnv(VisionTextEnv):
         last = self._said[-self.repeat_limit :]
         return self.repeat_limit > 0 and len(last) == self.repeat_limit and len(set(last)) == 1
 
+    def _mask_of(self, legal: Sequence[str]) -> NDArray[np.int8]:
+        """Admissible commands come first; no mask is kept, because hardly any state comes twice."""
+        return (np.arange(N_ACTIONS) < len(legal)).astype(np.int8)
+
     def _enter(self, state: EngineState) -> None:
         """Take over what the engine says."""
         self._state: EngineState = state
@@ -358,6 +363,7 @@ class ALFWorldEnv(VisionTextEnv):
             self._engine = make_engine(cache_folder())
             self._loaded = None
         if self._loaded != self._playing.key:
+            self._loaded = None
             self._engine.load(self._playing.data)
             self._loaded = self._playing.key
             state = self._engine.reset()

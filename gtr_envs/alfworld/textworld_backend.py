@@ -183,6 +183,8 @@ class FastEngine:
         """
         domain, grammar, problem = _parts(game)
         with _LOCK, _guarded(), _as_game_error():
+            # A game that cannot be read leaves none behind, since the library may hold a part of it already.
+            self._state, self._words, self._commands = None, None, {}
             _forget_propositions()
             told = _TASK.findall(grammar)
             general = _TASK.sub(_UNKNOWN, grammar) if len(told) == 1 else grammar
