@@ -437,6 +437,7 @@ def test_what_is_observed_is_what_was_asked_for() -> None:
 # --- the engine behind it ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="TextWorld's own environment fails on Python 3.13")
 def test_the_stock_engine_makes_the_same_episode() -> None:
     ours, theirs = household(), household()
     theirs.unwrapped._engine = StockEngine()
