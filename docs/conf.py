@@ -36,15 +36,15 @@ GENERATED = Path(__file__).parent / "environments" / "generated"
 
 def write_environment_pages(_app: Sphinx) -> None:
     """Write one page per registered environment; the page is the docstring of the class."""
-    import gymnasium as gym
+    from gymnasium.envs.registration import load_env_creator
 
-    import gtr_envs  # noqa: F401 - importing it registers the ids
     from gtr_envs.cards.duel import DuelEnv
-    from gtr_envs.registration import COMPAT_ENVS, ENVS
+    from gtr_envs.registration import COMPAT_ENVS, ENVS, HOUSEHOLD_ENVS
 
     GENERATED.mkdir(exist_ok=True)
-    for env_id in [*ENVS, *COMPAT_ENVS]:
-        page = inspect.getdoc(type(gym.make(env_id).unwrapped)) or ""
+    # The classes are read and nothing is made: a page needs no extra.
+    for env_id, entry_point in (ENVS | HOUSEHOLD_ENVS | COMPAT_ENVS).items():
+        page = inspect.getdoc(load_env_creator(entry_point)) or ""
         (GENERATED / f"{env_id.replace('/', '-')}.md").write_text(f"# {env_id}\n\n{page}\n", encoding="utf-8")
     # The duel for two has no Gymnasium id; its own page includes this text.
     (GENERATED / "duel.inc").write_text(inspect.getdoc(DuelEnv) or "", encoding="utf-8")

@@ -145,15 +145,20 @@ def list_environments(console: Console) -> None:
     import gymnasium as gym
     from rich.table import Table
 
-    from gtr_envs.registration import COMPAT_ENVS, ENVS
+    from gtr_envs.errors import DependencyError
+    from gtr_envs.registration import COMPAT_ENVS, ENVS, HOUSEHOLD_ENVS
 
     table = Table(show_header=True, box=None, padding=(0, 2, 0, 0))
     table.add_column("id", no_wrap=True)
     table.add_column("actions", justify="right")
     table.add_column("what it is")
-    for env_id in [*ENVS, *COMPAT_ENVS]:
-        env = gym.make(env_id)
+    for env_id in [*ENVS, *HOUSEHOLD_ENVS, *COMPAT_ENVS]:
         summary = _page(env_id).splitlines()[0]
+        try:
+            env = gym.make(env_id)
+        except DependencyError:
+            table.add_row(env_id, "-", f"{summary} Needs an extra that is not installed: gtr-suite\\[alfworld].")
+            continue
         table.add_row(env_id, str(env.action_space.n), summary)  # type: ignore[attr-defined]
         env.close()
     console.print(table)
@@ -178,9 +183,9 @@ def describe_environment(env_id: str, console: Console) -> None:
     from rich.markdown import Markdown
 
     from gtr_envs.errors import require_known
-    from gtr_envs.registration import COMPAT_ENVS, ENVS
+    from gtr_envs.registration import COMPAT_ENVS, ENVS, HOUSEHOLD_ENVS
 
-    require_known("environment", env_id, [*ENVS, *COMPAT_ENVS])
+    require_known("environment", env_id, [*ENVS, *HOUSEHOLD_ENVS, *COMPAT_ENVS])
     console.print(Markdown(f"# {env_id}\n\n{_page(env_id)}"))
 
 

@@ -40,6 +40,8 @@ class SFTSettings:
     """muon: Muon for the weight matrices, AdamW for the rest; a model trained from scratch learns in fewer steps."""
     muon_learning_rate: NonNegativeFloat = 0.01
     """Peak learning rate of Muon, on the same schedule."""
+    prompt_weight: NonNegativeFloat = 0.0
+    """Weight of the loss on the prompts' own text: a model trained from scratch learns to read by foretelling it."""
     max_grad_norm: PositiveFloat = 1.0
     """The gradient norm is clipped to this."""
     mistake_rate: Share = 0.0
@@ -111,7 +113,7 @@ def train_sft(
             optimizer.zero_grad(set_to_none=True)
             for group in optimizer.param_groups:
                 group["lr"] = share * group["peak_lr"]
-        loss = _backward(policy, batch, settings.micro_batch_size or len(batch))
+        loss = _backward(policy, batch, settings.micro_batch_size or len(batch), settings.prompt_weight)
         if not math.isfinite(loss):
             raise TrainingError(f"The supervised loss became {loss} at step {step}; lower the learning rate.")
         torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
@@ -123,7 +125,9 @@ def train_sft(
     return metrics
 
 
-def _backward(policy: VLMPolicy, batch: list[Demonstration], micro_batch_size: int) -> float:
+def _backward(
+    policy: VLMPolicy, batch: list[Demonstration], micro_batch_size: int, prompt_weight: float = 0.0
+) -> float:
     """Add the gradient of the mean cross-entropy of the answers' tokens, the end token included; returns that mean."""
     texts = policy.tokenizer([d.answer for d in batch], add_special_tokens=False)["input_ids"]
     token_ids = [np.array([*ids, policy.eos_id], dtype=np.int64) for ids in texts]
@@ -133,9 +137,14 @@ def _backward(policy: VLMPolicy, batch: list[Demonstration], micro_batch_size: i
         order = np.argsort([d.prompt.length_class for d in batch], kind="stable")
     total = 0.0
     for piece in np.array_split(order, -(-len(batch) // micro_batch_size)):
-        output = policy.evaluate([batch[i].prompt for i in piece], [token_ids[i] for i in piece], temperature=1.0)
+        output = policy.evaluate(
+            [batch[i].prompt for i in piece],
+            [token_ids[i] for i in piece],
+            temperature=1.0,
+            with_prompts=prompt_weight > 0,
+        )
         loss = -output.log_probs.sum() / n_tokens
         if torch.isfinite(loss):
-            loss.backward()
+            (loss + prompt_weight * len(piece) / len(batch) * output.prompt_loss).backward()
         total += float(loss.detach())
     return total

@@ -40,6 +40,14 @@ class GameError(GtrEnvsError, ValueError):
     """Raised when a game file is broken or incomplete, or there is no game to play."""
 
 
+class ThorError(GtrEnvsError, RuntimeError):
+    """Raised when AI2-THOR has failed or ended; the engine cannot go on."""
+
+
+class ThorTimeoutError(ThorError, TimeoutError):
+    """Raised when AI2-THOR does not answer in time."""
+
+
 class DependencyError(GtrEnvsError, error.DependencyNotInstalled, ImportError):
     """Raised when a library is missing or a conflicting one is installed in its place."""
 

@@ -41,6 +41,8 @@ class PolicyOutput:
     """State values, fp32 [B]."""
     mask: torch.Tensor
     """True marks a sampled token, False padding; bool [B, T]."""
+    prompt_loss: torch.Tensor
+    """Mean cross-entropy of the prompts' own text in nats, 0-dimensional; 0 if it was not asked for."""
 
 
 class VLMPolicy:
@@ -283,6 +285,7 @@ class VLMPolicy:
         token_ids: Sequence[np.ndarray[Any, Any]],
         *,
         temperature: float | None = None,
+        with_prompts: bool = False,
     ) -> PolicyOutput:
         """Score given answers under their own prompts, with gradient.
 
@@ -290,6 +293,7 @@ class VLMPolicy:
             prompts: the prompts the answers were sampled under.
             token_ids: the sampled token ids, int64 [T] each, unpadded.
             temperature: of the scored density; default the sampling temperature.
+            with_prompts: True also scores the text of the prompts, for supervised training.
 
         Returns:
             Log-probs, entropy and values; padded on the right to the longest answer.
@@ -297,12 +301,22 @@ class VLMPolicy:
         inputs, targets, mask = self._with_answers(prompts, token_ids)
         length = targets.shape[1]
         with _capture_hidden(self.model) as hidden:
-            logits = self.model(**inputs, use_cache=False, logits_to_keep=length + 1).logits
+            logits = self.model(**inputs, use_cache=False, logits_to_keep=0 if with_prompts else length + 1).logits
+        prompt_loss = logits.new_zeros(())
+        if with_prompts:
+            prompt_loss = self._prompt_loss(logits[:, : -length - 1], inputs["input_ids"][:, 1:-length])
+            logits = logits[:, -length - 1 :]
         log_probs = policy_log_probs(logits[:, :-1], self.banned, temperature or self.temperature)
         chosen = log_probs.gather(-1, targets.unsqueeze(-1)).squeeze(-1).masked_fill(~mask, 0.0)
         with torch.no_grad():
             entropy = entropy_of(log_probs).masked_fill(~mask, 0.0)
-        return PolicyOutput(chosen, entropy, self.value_head(hidden[0][:, 0]), mask)
+        return PolicyOutput(chosen, entropy, self.value_head(hidden[0][:, 0]), mask, prompt_loss)
+
+    def _prompt_loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Mean cross-entropy of prompt tokens [B, P-1]; images, marks of the chat and padding are no text."""
+        log_probs = policy_log_probs(logits, self.banned, 1.0)
+        is_text = ~self.banned[targets] & (targets != self.eos_id)
+        return -log_probs.gather(-1, targets.unsqueeze(-1)).squeeze(-1)[is_text].mean()
 
     def _with_answers(
         self, prompts: Sequence[Prompt], token_ids: Sequence[np.ndarray[Any, Any]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,7 @@ from gtr_envs.alfworld.expert import Explorer, Intention, intend, mistake, plan
 from gtr_envs.alfworld.games import Game, find_source
 from gtr_envs.alfworld.goals import goal_rate
 from gtr_envs.alfworld.scene import draw_view
-from gtr_envs.alfworld.situation import Room, Situation, look, read_room, read_situation
-from gtr_envs.alfworld.textworld_backend import Engine, EngineState, cache_folder, make_engine
+from gtr_envs.alfworld.situation import Room, Situation, in_view, look, read_room, read_situation
 from gtr_envs.alfworld.vocabulary import vocabulary
 from gtr_envs.alfworld.wheel import TASK_TYPES, load_scene
 from gtr_envs.cards.thoughts import Thought
@@ -23,6 +22,9 @@ from gtr_envs.checks import checked_int
 from gtr_envs.core import IllegalText, Outcome, ViewOptions, VisionTextEnv
 from gtr_envs.errors import OptionError, require_known
 from gtr_envs.rendering import Frame
+
+if TYPE_CHECKING:
+    from gtr_envs.alfworld.textworld_backend import Engine, EngineState
 
 N_ACTIONS = 96
 """More commands than ever are admissible at once; the largest rooms have 56."""
@@ -115,7 +117,7 @@ class ALFWorldEnv(VisionTextEnv):
     | `max_steps` | 50 | actions until the episode is cut |
     | `repeat_limit` | 0 | equal actions in a row that cut the episode; 0 for none (the papers: 5) |
     | `history` | 0 | how many of the last commands are told; -1 for all |
-    | `places` | False | True lists the room's receptacles in every text, not only in the first, and shorter |
+    | `notes` | False | True tells notes instead of the feedback: what is here and carried, what was not seen yet |
     | `scene_text` | True | False leaves the engine's feedback out of the text |
     | `labels` | True | False writes no names into the picture |
 
@@ -154,7 +156,7 @@ class ALFWorldEnv(VisionTextEnv):
         max_steps: int = 50,
         repeat_limit: int = 0,
         history: int = 0,
-        places: bool = False,
+        notes: bool = False,
         scene_text: bool = True,
         labels: bool = True,
         **view: Unpack[ViewOptions],
@@ -171,7 +173,7 @@ class ALFWorldEnv(VisionTextEnv):
             max_steps: At least 1.
             repeat_limit: At least 0.
             history: At least -1.
-            places: True lists the receptacles in every text.
+            notes: True tells what a player would note down instead of the feedback.
             scene_text: False leaves the feedback out.
             labels: False writes no names into the picture.
             **view: Size and kind of the observation; see :class:`gtr_envs.core.ViewOptions`.
@@ -179,7 +181,11 @@ class ALFWorldEnv(VisionTextEnv):
         Raises:
             OptionError: If an argument cannot be used.
             GameError: If a folder was named that holds no games.
+            DependencyError: If the extra ``alfworld`` is not installed.
         """
+        # Where the engine is missing, this says so now and not in the middle of a run.
+        import gtr_envs.alfworld.textworld_backend  # noqa: F401
+
         require_known("reward", reward, REWARDS)
         if isinstance(task_types, str):
             raise OptionError(f"Expected task_types as a list of names, got {task_types!r}.")
@@ -188,13 +194,17 @@ class ALFWorldEnv(VisionTextEnv):
         self.max_steps = checked_int("max_steps", max_steps, least=1)
         self.repeat_limit = checked_int("repeat_limit", repeat_limit, least=0)
         self.history = checked_int("history", history, least=-1)
-        self.places, self.scene_text, self.labels = places, scene_text, labels
+        if notes and not scene_text:
+            raise OptionError("Expected scene_text=True with notes=True: the notes tell the scene.")
+        self.notes, self.scene_text, self.labels = notes, scene_text, labels
         super().__init__([NO_COMMAND] * N_ACTIONS, text_length=MAX_TEXT, render_mode=render_mode, **view)
         self._engine: Engine | None = None
         self._loaded: str | None = None
         self._game: Game | None = None
         self._said: list[str] = []
         """Everything that was played, legal or not."""
+        self._looked: frozenset[str] = frozenset()
+        """Receptacles whose contents were in view."""
 
     # --- what is told -----------------------------------------------------------------------------------------------
 
@@ -293,24 +303,36 @@ class ALFWorldEnv(VisionTextEnv):
         }
 
     def _text(self) -> str:
-        parts = [f"Task: {self._playing.sentence}"]
-        if self.places:
-            parts.append(f"Places: {_listed(self._room)}")
-        told = self._said if self.history < 0 else self._said[len(self._said) - self.history :]
-        if self.history and told:
-            parts.append(f"Commands so far: {', '.join(told)}")
-        if self.scene_text:
-            parts.append(self._feedback if self._said or not self.places else "You are in the middle of a room.")
-        return _printable("\n".join(parts))
+        return self._told(self._noted() if self.notes else [self._feedback] if self.scene_text else [])
 
     def _described(self) -> str:
+        return self._told(self._noted() if self.notes else [self._feedback] * self.scene_text + self._seen_here())
+
+    def _told(self, scene: Sequence[str]) -> str:
+        """The text of a scene with the commands so far, if they are told, and the task, which is told last."""
+        told = self._said if self.history < 0 else self._said[len(self._said) - self.history :]
+        said = [f"Commands so far: {', '.join(told)}"] if self.history and told else []
+        return _printable("\n".join([*said, *scene, f"Task: {self._playing.sentence}"]))
+
+    def _seen_here(self) -> list[str]:
+        """What the picture shows."""
         seen = look(self._situation, self._playing.sentence)
-        lines = [self._text()]
-        for place in seen.near:
-            things = ", ".join(_told(thing.name, thing.marks) for thing in place.things)
-            lines.append(f"{place.name}{f' ({place.door})' if place.door else ''}: {things or 'nothing'}")
-        lines.append(f"Carrying: {_told(seen.held.name, seen.held.marks) if seen.held else 'nothing'}")
-        return _printable("\n".join(lines))
+        here = [
+            f"{place.name}{f' {place.door}' if place.door else ''}"
+            + (": " + (", ".join(map(str, place.things)) or "nothing") if place.door != "closed" else "")
+            for place in seen.near
+        ]
+        return [f"Here: {'; '.join(here) or 'nothing'}", f"Carrying: {seen.held or 'nothing'}"]
+
+    def _noted(self) -> list[str]:
+        """What the picture shows, and the receptacles that were not looked into: ``"cabinet 1 3-5, fridge 1"``."""
+        numbers: dict[str, list[int]] = {}
+        for receptacle in self._room.locations:
+            if receptacle not in self._looked:
+                kind, _, number = self._room.names[receptacle].rpartition(" ")
+                numbers.setdefault(kind, []).append(int(number))
+        unseen = (f"{kind} {_ranges(sorted(of))}" for kind, of in sorted(numbers.items()))
+        return [f"Not seen: {', '.join(unseen) or 'nothing'}", *self._seen_here()]
 
     def _draw(self, size: int) -> Frame:
         grid = load_scene(self._playing.scene).grid if self._playing.scene is not None else ()
@@ -324,7 +346,7 @@ class ALFWorldEnv(VisionTextEnv):
             raise OptionError(f"Expected options['game'] as a key such as those of info['game'], got {key!r}.")
         if self._game is None or self._game.key != key:
             self._game = self.source.load(key)
-        self._said = []
+        self._said, self._looked = [], frozenset()
         self._enter(self._running_engine().reset())
         self._rate = goal_rate(self._situation, self._game.task)
 
@@ -353,6 +375,7 @@ class ALFWorldEnv(VisionTextEnv):
         """Take over what the engine says."""
         self._state: EngineState = state
         self._situation: Situation = read_situation(state.facts, self._room)
+        self._looked |= in_view(self._situation)
         self._feedback = state.feedback
         # Indices mean other commands in every state.
         self.action_tokens = (*state.admissible, *[NO_COMMAND] * (N_ACTIONS - len(state.admissible)))
@@ -360,6 +383,8 @@ class ALFWorldEnv(VisionTextEnv):
     def _running_engine(self) -> Engine:
         """The engine with the present game in it; after a copy it is brought to where the other one was."""
         if self._engine is None:
+            from gtr_envs.alfworld.textworld_backend import cache_folder, make_engine
+
             self._engine = make_engine(cache_folder())
             self._loaded = None
         if self._loaded != self._playing.key:
@@ -394,18 +419,15 @@ class ALFWorldEnv(VisionTextEnv):
         return super().__getstate__() | {"_engine": None}
 
 
-def _listed(room: Room) -> str:
-    """The receptacles of a room by class, with the numbers they have: ``"cabinet 1-4, fridge 1"``."""
-    numbers: dict[str, list[int]] = {}
-    for receptacle in room.locations:
-        kind, _, number = room.names[receptacle].rpartition(" ")
-        numbers.setdefault(kind, []).append(int(number))
-    # A game numbers the receptacles of a class from 1 without gaps.
-    return ", ".join(f"{kind} 1{f'-{max(of)}' if len(of) > 1 else ''}" for kind, of in sorted(numbers.items()))
-
-
-def _told(name: str, marks: Sequence[str]) -> str:
-    return f"{' '.join(marks)} {name}".strip()
+def _ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers with ranges: ``"1 3-5"``."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and parts[-1][-1] == number - 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return " ".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
 
 
 def _printable(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gtr_envs.alfworld.goals import TREATMENTS, goal_rate
-from gtr_envs.alfworld.situation import Action, Room, Situation, Task, after
+from gtr_envs.alfworld.situation import Action, Room, Situation, Task, after, in_view
 
 MAX_PLAN = 100
 """A plan is given up after this many actions; the longest task takes about twenty."""
@@ -82,9 +82,7 @@ class Explorer:
         Returns:
             The intention; None if the task is done, or everything was seen and nothing helps.
         """
-        self._seen |= {
-            item for item in situation.room.locations if situation.is_near(item) and not situation.is_shut(item)
-        }
+        self._seen |= in_view(situation)
         known = replace(situation, places={t: place for t, place in situation.places.items() if place in self._seen})
         intention = intend(known, self.task)
         done = goal_rate(known, self.task) == 1

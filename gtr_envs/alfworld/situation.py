@@ -157,6 +157,10 @@ class SeenThing(NamedTuple):
     marks: tuple[str, ...] = ()
     """What is true of it, sorted: ``"clean"``, ``"cold"``, ``"hot"``, ``"on"``, ``"sliced"``."""
 
+    def __str__(self) -> str:
+        """In words, e.g. ``"clean hot cup 1"``."""
+        return " ".join((*self.marks, self.name))
+
 
 class SeenReceptacle(NamedTuple):
     """A receptacle before the agent."""
@@ -200,6 +204,12 @@ class View:
     """Points (x, z) in metres where one can stand; empty if the floor plan is unknown."""
     sentence: str
     """The task in words."""
+
+
+def in_view(situation: Situation) -> frozenset[str]:
+    """Ids of the receptacles before the agent whose contents can be seen."""
+    room = situation.room
+    return frozenset(item for item in room.locations if situation.is_near(item) and not situation.is_shut(item))
 
 
 def look(situation: Situation, sentence: str, grid: tuple[tuple[float, float], ...] = ()) -> View:

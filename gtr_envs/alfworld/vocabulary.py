@@ -9,7 +9,7 @@ from gtr_envs.alfworld.wheel import load_world
 
 MAX_NUMBER = 60
 """Things and receptacles of a class are numbered from 1; the largest rooms have 47 receptacles."""
-_HEADINGS = ("Task:", "\nPlaces:", "\nCommands so far: ", "\n", ".", ",")
+_HEADINGS = ("Not seen:", "\nHere:", "\nCarrying:", "\nTask:", "Task:", "Commands so far: ", "\n", ".", ",", ":", ";")
 _VERBS = (
     "go to",
     "open",
@@ -43,6 +43,13 @@ _FEEDBACK = (
     " is closed.",
     " is open. In it",
     " nothing.",
+    " nothing",
+    " open",
+    " closed",
+    " clean",
+    " cold",
+    " hot",
+    " on",
     ", and",
     " from the",
     " to the",
@@ -51,7 +58,6 @@ _FEEDBACK = (
     " to",
     " with",
     " a",
-    ", a",
 )
 
 

@@ -27,7 +27,8 @@ def demonstrated(env: gym.Env[Any, Any], seed: int, *, mistaken: bool = False) -
     """Play a demonstration; returns whether it won, the thoughts and the actions."""
     _, info = env.reset(seed=seed)
     thoughts, actions = [], []
-    for thought in env.unwrapped.demonstrate(np.random.default_rng(seed), mistaken=mistaken):  # type: ignore[attr-defined]
+    demonstrator: Any = env.unwrapped
+    for thought in demonstrator.demonstrate(np.random.default_rng(seed), mistaken=mistaken):
         assert thought.action in info["legal_actions"]
         assert thought.action in thought.words
         _, _, terminated, truncated, info = env.step(thought.action)
@@ -94,27 +95,49 @@ def test_few_games_are_drawn_when_few_are_asked_for() -> None:
         household(games=2)
 
 
-def test_the_places_are_listed_in_every_text_if_asked_for() -> None:
-    env = household(places=True, history=-1)
-    observation, info = env.reset(seed=3)
-    listed = observation["text"].splitlines()[1]
-    names = {command.removeprefix("go to ") for command in info["legal_actions"] if command.startswith("go to ")}
-    told = set()
-    for part in listed.removeprefix("Places: ").split(", "):
-        kind, _, numbers = part.partition(" ")
-        first, _, last = numbers.partition("-")
-        told |= {f"{kind} {n}" for n in range(int(first), int(last or first) + 1)}
-    assert names <= told
-    assert len(told - names) <= 2  # where it stands there is nowhere to go
-    observation = env.step(info["legal_actions"][0])[0]
-    assert observation["text"].splitlines()[1] == listed
+def test_notes_tell_what_is_here_what_is_carried_and_what_was_not_looked_into() -> None:
+    env = household(notes=True)
+    observation, info = env.reset(options={"game": "embedded/train/pick_and_place_simple/1"})
+    unseen = noted(observation["text"])
+    goable = {command.removeprefix("go to ") for command in info["legal_actions"] if command.startswith("go to ")}
+    assert goable <= unseen
+    for thought in env.unwrapped.demonstrate(np.random.default_rng(0)):  # type: ignore[attr-defined]
+        observation, _, terminated, _, info = env.step(thought.action)
+        lines = observation["text"].splitlines()
+        assert [line.partition(":")[0] for line in lines] == ["Not seen", "Here", "Carrying", "Task"]
+        verb, _, name = thought.action.partition(" ")
+        if verb == "open":
+            assert name in unseen
+            assert name not in noted(observation["text"])
+            assert f"{name} open: " in lines[1]
+        elif verb == "take":
+            assert lines[2] == f"Carrying: {name.partition(' from ')[0]}"
+        assert noted(observation["text"]) <= unseen
+        unseen = noted(observation["text"])
+        if terminated:
+            break
+    assert info["success"]
     env.close()
+    with pytest.raises(OptionError, match="scene_text"):
+        household(notes=True, scene_text=False)
+
+
+def noted(text: str) -> set[str]:
+    """The receptacles that notes say were not looked into."""
+    listed = text.splitlines()[0].removeprefix("Not seen: ")
+    found = set()
+    for part in listed.split(", ") if listed != "nothing" else ():
+        kind, *numbers = part.split(" ")
+        for some in numbers:
+            first, _, last = some.partition("-")
+            found |= {f"{kind} {n}" for n in range(int(first), int(last or first) + 1)}
+    return found
 
 
 def test_the_vocabulary_covers_what_is_told_and_said() -> None:
     pieces = sorted(vocabulary(), key=len, reverse=True)
     assert len(set(pieces)) == len(pieces)
-    env = household(places=True, history=-1)
+    env = household(notes=True)
     for seed in range(6):
         observation, info = env.reset(seed=seed)
         for thought in env.unwrapped.demonstrate(np.random.default_rng(0)):  # type: ignore[attr-defined]

@@ -55,6 +55,8 @@ def imported_by(package: str) -> set[str]:
     return names - set(sys.stdlib_module_names) - {"gtr_envs", "gtr_agents"}
 
 
+OTHER_NAMES = {"fast-downward-textworld": "fast_downward"}
+"""Distribution -> its module, where the name does not tell; for what need not be installed."""
 DISTRIBUTIONS = importlib.metadata.packages_distributions()
 
 
@@ -66,7 +68,7 @@ def modules_of(requirements: list[str]) -> set[str]:
         for module, distributions in DISTRIBUTIONS.items()
         if any(distribution.lower().replace("_", "-") in wanted for distribution in distributions)
     }
-    return installed | {name.replace("-", "_") for name in wanted}
+    return installed | {OTHER_NAMES.get(name, name.replace("-", "_")) for name in wanted}
 
 
 @pytest.mark.parametrize(
