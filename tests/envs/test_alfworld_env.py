@@ -262,7 +262,7 @@ def test_unusable_arguments_are_refused() -> None:
     for wrong in ({"max_steps": 0}, {"repeat_limit": -1}, {"history": -2}, {"games": 0}):
         with pytest.raises(OptionError, match=next(iter(wrong))):
             household(**wrong)
-    for wrong in ({"reward": "increas"}, {"split": "test"}, {"observe": "sound"}):
+    for wrong in ({"reward": "increased"}, {"split": "test"}, {"observe": "sound"}):
         with pytest.raises(UnknownNameError):
             household(**wrong)
 
