@@ -70,8 +70,10 @@ class TextBackend:
     def begin(self, game: Game) -> Moment:
         """Load the game if it is another one, and go to its beginning."""
         if self._game is None or self._game.key != game.key:
+            # What cannot be loaded leaves nothing that could be taken for it.
+            self._game, self._room = None, None
             self._engine.load(game.data)
-            self._game, self._room = game, None
+            self._game = game
         return self._moment(self._engine.reset())
 
     def step(self, command: str) -> Moment:

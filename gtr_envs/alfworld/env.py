@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Unpack
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gtr_envs.alfworld.backends import BACKENDS, Backend, Moment, TextBackend, ThorBackend
 from gtr_envs.alfworld.commands import find_command
@@ -368,6 +369,10 @@ class ALFWorldEnv(VisionTextEnv):
         """Whether the last actions were all the same, as often as is allowed at most."""
         last = self._said[-self.repeat_limit :]
         return self.repeat_limit > 0 and len(last) == self.repeat_limit and len(set(last)) == 1
+
+    def _mask_of(self, legal: Sequence[str]) -> NDArray[np.int8]:
+        """Admissible commands come first; no mask is kept, because hardly any state comes twice."""
+        return (np.arange(N_ACTIONS) < len(legal)).astype(np.int8)
 
     def _enter(self, moment: Moment) -> None:
         """Take over what the engine says."""

@@ -419,7 +419,7 @@ MARK_COLORS: dict[str, Color] = {
 _LETTERS = {"hot": "H", "cold": "C", "clean": "K", "sliced": "S", "on": "I"}
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=512)
 def draw_icon(kind: str, marks: tuple[str, ...], side: int, ground: Color) -> Frame:
     """Draw a thing.
 

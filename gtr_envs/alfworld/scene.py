@@ -123,7 +123,7 @@ def _draw_places(
         )
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=64)
 def _place(place: SeenReceptacle, width: int, height: int, scale: float, *, labels: bool) -> Frame:
     """A receptacle with what lies in or on it."""
     body, (left, top, room_width, room_height), ground = _furniture(place.kind, place.door, width, height)
@@ -159,7 +159,7 @@ def _grid(n_things: int, width: int, height: int, line: int) -> tuple[int, int, 
     return n_columns, min(side, max(24, height // 2)), label
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=128)
 def _furniture(kind: str, door: str, width: int, height: int) -> tuple[Frame, tuple[int, int, int, int], Color]:
     """An empty piece of furniture, the room for things in it (left, top, width, height), and the colour behind them."""
     canvas = Canvas(width, height, WALL, enlargement=2)

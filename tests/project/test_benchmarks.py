@@ -49,3 +49,18 @@ def test_every_case_has_all_its_rounds() -> None:
     rows = json.loads((DATA / "speed.json").read_text())
     assert len({(row["table"], row["name"]) for row in rows}) == len(rows)
     assert len({len(row["rounds"]) for row in rows}) == 1
+
+
+@pytest.mark.alfworld
+def test_the_page_shows_the_raw_data_of_alfworld(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("textworld")
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    script = runpy.run_path(str(ROOT / "benchmarks" / "alfworld_engine.py"))
+    assert script["report"](DATA.parent / "alfworld") in (ROOT / "docs" / "benchmarks.md").read_text()
+
+
+def test_every_game_of_alfworld_was_accepted_and_won() -> None:
+    played = json.loads((DATA.parent / "alfworld" / "games.json").read_text())["games"]
+    assert len({game["game"] for game in played}) == len(played) == 1000
+    assert {game["game"].split("/")[1] for game in played} == {"train", "valid_seen", "valid_unseen"}
+    assert all(game["accepted"] and game["won"] and not game["done_at_once"] for game in played)
