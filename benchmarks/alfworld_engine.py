@@ -308,8 +308,8 @@ def report(data: Path) -> str:
     watched = data / "memory.json"
     if watched.is_file():
         parts += [
-            "Games one after the other in one process, with a new environment (300 px) for every 25 of ours and every 10 "
-            "of stock:",
+            "Games one after the other in one process, with a new environment (300 px) for every 25 of ours and every "
+            "10 of stock:",
             memory_table(json.loads(watched.read_text())),
         ]
     return "\n\n".join(parts)
