@@ -16,6 +16,7 @@ import tempfile
 import threading
 import warnings
 import weakref
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -48,7 +49,7 @@ NOTHING = "Nothing happens."
 """The feedback of TextWorld for a command that is not admissible."""
 _LOCK = threading.RLock()
 """The translator and the parsers keep their state in modules, so that only one engine may work at a time."""
-_FORMAT = "1"
+_FORMAT = "2"
 """Part of the key of a kept translation; raised when what is kept changes."""
 _TASK = re.compile(r'(?<="rhs": "Your task is to: )[^"\n]*(?=\.")')
 """The task's words in a grammar. All else is the same in every game, and reading a grammar takes a third of a second.
@@ -337,16 +338,16 @@ def _grounded(domain: str, problem: str, cache: Path | None) -> _Grounded:
     if cache is None:
         return _translated(domain, problem)
     versions = [version(name) for name in ("textworld", "fast-downward-textworld")]
-    path = cache / (sha256("\0".join([_FORMAT, *versions, domain, problem]).encode()).hexdigest() + ".json")
+    path = cache / (sha256("\0".join([_FORMAT, *versions, domain, problem]).encode()).hexdigest() + ".json.z")
     try:
-        return _Grounded(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return _Grounded(**json.loads(zlib.decompress(path.read_bytes())))
+    except (OSError, ValueError, TypeError, zlib.error):
         pass  # not there, or broken: it is made again
     grounded = _translated(domain, problem)
     cache.mkdir(parents=True, exist_ok=True)
     # Renamed when whole, so that no process ever reads a half of it.
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=cache, suffix=".part", delete=False) as part:
-        json.dump(grounded._asdict(), part)
+    with tempfile.NamedTemporaryFile(dir=cache, suffix=".part", delete=False) as part:
+        part.write(zlib.compress(json.dumps(grounded._asdict()).encode(), level=3))
     os.replace(part.name, path)
     return grounded
 
