@@ -386,14 +386,14 @@ def test_the_text_is_the_task_and_what_the_engine_says() -> None:
     env = household()
     said = won_episode(env)
     sentence = said[0][1]["task"]
-    assert said[0][0]["text"].splitlines()[0] == f"Task: {sentence}"
+    assert said[0][0]["text"].splitlines()[-1] == f"Task: {sentence}"
     assert "Looking quickly around you" in said[0][0]["text"]
     for observation, *_, info in said[1:]:
-        assert observation["text"].startswith(f"Task: {sentence}\n")
+        assert observation["text"].endswith(f"\nTask: {sentence}")
         assert "Commands so far" not in observation["text"]
         assert info["task"] == sentence
         assert len(observation["text"]) < MAX_TEXT
-    assert said[1][0]["text"].splitlines()[1].startswith("You arrive at")
+    assert said[1][0]["text"].startswith("You arrive at")
     env.close()
 
 
@@ -426,7 +426,7 @@ def test_what_is_observed_is_what_was_asked_for() -> None:
         assert told[0].keys() == {"text"}
         assert all_of_it[0].keys() == {"image", "text"}
         assert np.array_equal(only[0]["image"], all_of_it[0]["image"])
-        assert told[0]["text"].startswith(all_of_it[0]["text"])
+        assert told[0]["text"].endswith(all_of_it[0]["text"])
         assert "Carrying: " in told[0]["text"]
     assert "picture" in image.unwrapped.instructions
     assert "picture" not in text.unwrapped.instructions
@@ -440,12 +440,12 @@ def test_what_is_observed_is_what_was_asked_for() -> None:
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="TextWorld's own environment fails on Python 3.13")
 def test_the_stock_engine_makes_the_same_episode() -> None:
     ours, theirs = household(), household()
-    theirs.unwrapped._engine = StockEngine()
+    theirs.unwrapped._running_backend()._engine = StockEngine()
     for fast, stock in zip(won_episode(ours), won_episode(theirs), strict=True):
         assert fast[0]["text"] == stock[0]["text"]
         assert np.array_equal(fast[0]["image"], stock[0]["image"])
         assert fast[1:-1] == stock[1:-1]
         assert fast[-1]["legal_actions"] == stock[-1]["legal_actions"]
-    assert isinstance(ours.unwrapped._engine, FastEngine)
+    assert isinstance(ours.unwrapped._backend._engine, FastEngine)
     ours.close()
     theirs.close()

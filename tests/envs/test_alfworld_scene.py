@@ -17,7 +17,7 @@ pytest.importorskip("textworld")
 from gtr_envs.alfworld.games import EmbeddedSource
 from gtr_envs.alfworld.icons import MARK_COLORS, draw_icon
 from gtr_envs.alfworld.scene import WALL, draw_view
-from gtr_envs.alfworld.situation import SeenReceptacle, SeenThing, View, coordinates, look
+from gtr_envs.alfworld.situation import SeenReceptacle, SeenThing, Situation, View, coordinates, look
 from gtr_envs.alfworld.wheel import Pose, load_scene, load_world
 
 pytestmark = pytest.mark.alfworld
@@ -137,17 +137,23 @@ def play(env: Any, command: str) -> Any:
     return env.step(env.unwrapped.action_from_text(command))
 
 
+def pretend(env: Any, situation: Situation) -> None:
+    """Let something else be the case, for texts and for pictures."""
+    env._moment = env._moment._replace(situation=situation)
+    env._backend._situation = situation
+
+
 @pytest.mark.parametrize("observe", ["both", "text"])
 @pytest.mark.parametrize("key", GAMES)
 def test_a_closed_place_looks_the_same_whatever_is_in_it(key: str, observe: str) -> None:
     env: Any = gym.make("ALFWorld-v0", data="embedded", image_size=128, max_steps=500, observe=observe)
     env.reset(seed=0, options={"game": key})
     inner, n_closed, n_full = env.unwrapped, 0, 0
-    for receptacle in sorted(inner._room.openable):
-        command = f"go to {inner._room.names[receptacle]}"
+    for receptacle in sorted(inner._known.room.openable):
+        command = f"go to {inner._known.room.names[receptacle]}"
         if command in inner.legal_actions:
             play(env, command)
-        situation = inner._situation
+        situation = inner._known
         if not (situation.is_near(receptacle) and situation.is_shut(receptacle)):
             continue
         shown = inner._observe()
@@ -157,15 +163,15 @@ def test_a_closed_place_looks_the_same_whatever_is_in_it(key: str, observe: str)
             places = {thing: place for thing, place in situation.places.items() if place != receptacle}
             # Only what is hidden elsewhere may come from there, or its absence would be seen.
             hidden = [t for t in inside if t in contents or situation.is_shut(situation.places[t])]
-            inner._situation = replace(situation, places=places | dict.fromkeys(hidden, receptacle))
+            pretend(inner, replace(situation, places=places | dict.fromkeys(hidden, receptacle)))
             now = inner._observe()
             assert all(np.array_equal(shown[part], now[part]) for part in shown)
-        inner._situation = situation
+        pretend(inner, situation)
         n_closed, n_full = n_closed + 1, n_full + bool(contents)
-        play(env, f"open {inner._room.names[receptacle]}")
+        play(env, f"open {inner._known.room.names[receptacle]}")
         opened = inner._observe()
         assert not np.array_equal(opened["text"], shown["text"])
-        play(env, f"close {inner._room.names[receptacle]}")
+        play(env, f"close {inner._known.room.names[receptacle]}")
     assert n_closed >= 1
     env.close()
 
@@ -219,9 +225,9 @@ def test_the_map_shows_every_place_and_nothing_that_lies_there() -> None:
     env: Any = gym.make("ALFWorld-v0", data="embedded", image_size=64)
     env.reset(seed=0, options={"game": GAMES[0]})
     inner = env.unwrapped
-    view = look(inner._situation, "")
-    assert {mark.name for mark in view.map_marks} == {inner._room.names[r] for r in inner._room.locations}
-    assert all(coordinates(receptacle) is not None for receptacle in inner._room.locations)
-    emptied = replace(inner._situation, places={})
+    view = look(inner._known, "")
+    assert {mark.name for mark in view.map_marks} == {inner._known.room.names[r] for r in inner._known.room.locations}
+    assert all(coordinates(receptacle) is not None for receptacle in inner._known.room.locations)
+    emptied = replace(inner._known, places={})
     assert look(emptied, "").map_marks == view.map_marks
     env.close()

@@ -661,11 +661,11 @@ def test_what_an_x_server_answers_is_told(
 ) -> None:
     server = XServer(**answers)
     complete.setenv("DISPLAY", server.display)
-    whats = [missing.what for missing in probe_thor()]
+    named = [missing.what for missing in probe_thor()]
     server.close()
     # One that wants a password says nothing of GLX, and is taken for good.
-    assert len(whats) == (told is not None)
-    assert told is None or (told in whats[0] and server.display in whats[0])
+    assert len(named) == (told is not None)
+    assert told is None or (told in named[0] and server.display in named[0])
 
 
 @pytest.mark.usefixtures("complete")
