@@ -66,7 +66,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 # Its planner is compiled on installation, by a build that calls `python`; nobody should lack the rest for want of it.
 $(VENV)/.tried-alfworld: $(VENV)/.installed
 	@echo "Building ALFWorld's engine; this happens once and takes about two minutes."
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install --quiet --constraint constraints.txt --editable ".[alfworld,thor]" || \
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install --quiet --constraint constraints.txt --editable ".[alfworld]" || \
 		echo "The engine could not be built (it needs g++ and make, see 'gtr doctor'): its tests are skipped."
 	@touch $@
 

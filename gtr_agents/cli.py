@@ -379,6 +379,18 @@ def presets() -> None:
     _console().print(table)
 
 
+@app.command
+def doctor() -> None:
+    """Look at this machine: what is installed, what is missing, and how to get it.
+
+    The exit status is 1 if something is missing that everything needs, 0 if only parts cannot be used.
+    """
+    from gtr_agents.doctor import report
+
+    if not report(_console()):
+        sys.exit(1)
+
+
 def _short(preset: str) -> str:
     return Path(preset).stem if preset.endswith((".yaml", ".yml")) else preset
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 from gtr_envs.alfworld.goals import goal_rate
+from gtr_envs.alfworld.install import cache_folder
 from gtr_envs.alfworld.scene import draw_view
 from gtr_envs.alfworld.situation import Room, Situation, look, read_room, read_situation
 from gtr_envs.alfworld.wheel import load_scene
@@ -61,7 +62,7 @@ class TextBackend:
 
     def __init__(self) -> None:
         """Get an engine."""
-        from gtr_envs.alfworld.textworld_backend import cache_folder, make_engine
+        from gtr_envs.alfworld.textworld_backend import make_engine
 
         self._engine = make_engine(cache_folder())
         self._game: Game | None = None

@@ -26,13 +26,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from gtr_envs.alfworld.wheel import REMEDY
+from gtr_envs.alfworld.install import REMEDY
 from gtr_envs.errors import DependencyError, GameError
 
 _ARGUMENTS = list(sys.argv)
 try:
     import fast_downward
-    import platformdirs
     import textworld
     from mementos import core as mementos
     from textworld.envs.pddl import PddlEnv, logic, textgen
@@ -102,11 +101,6 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free what the engine holds; closing twice is allowed."""
-
-
-def cache_folder() -> Path:
-    """Where translated games are kept: the user's cache folder."""
-    return Path(platformdirs.user_cache_dir("gtr_envs")) / "alfworld"
 
 
 def make_engine(cache: Path | None = None) -> Engine:

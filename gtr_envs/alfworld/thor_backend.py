@@ -25,12 +25,13 @@ from importlib import import_module, metadata
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gtr_envs.alfworld.commands import normalise
 from gtr_envs.alfworld.games import DATA_VARIABLE, TRAJECTORY_FILE, VERSIONS, read_json
+from gtr_envs.alfworld.install import Missing
 from gtr_envs.alfworld.wheel import TASK_TYPES, load_world
 from gtr_envs.checks import checked_int
 from gtr_envs.errors import DependencyError, EnvironmentClosedError, GameError, ThorError, ThorTimeoutError
@@ -67,15 +68,6 @@ _POLL = 0.05
 
 
 # --- what is missing --------------------------------------------------------------------------------------------------
-
-
-class Missing(NamedTuple):
-    """Something that THOR needs and that was not found."""
-
-    what: str
-    """What was looked for, and what was found instead."""
-    remedy: str
-    """What to do."""
 
 
 def probe_thor(data: str | os.PathLike[str] | None = None, split: str | None = None) -> list[Missing]:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gtr_envs.alfworld.install import REMEDY
 from gtr_envs.errors import DependencyError
 
 TASK_TYPES = (
@@ -30,7 +31,6 @@ TASK_TYPES = (
     "pick_two_obj_and_place",
 )
 """ALFWorld's six task types, in its own numbering from 1."""
-REMEDY = 'Run: pip install "gtr-suite[alfworld]" (it needs a C++ compiler, make and an active virtual environment)'
 _DATA_VARIABLE = "ALFWORLD_DATA"
 
 

@@ -25,6 +25,7 @@ from gtr_agents.policies import lora
 from gtr_agents.teachers.merged import TeacherManager
 from gtr_agents.teachers.static import StaticTeacher
 from gtr_envs.cards.deck import parse_card
+from gtr_envs.registration import HOUSEHOLD_ENVS
 
 CARDS = {"env": {"id": "Points24-v0", "kwargs": {"image_size": 96}}, "policy": {"template": "compact", "tiny": SIZES}}
 
@@ -40,6 +41,8 @@ def hand(info: dict[str, Any]) -> tuple[int, ...]:
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_deals_training_hands_and_builds_its_algorithm(name: str) -> None:
     preset = load_config(name)
+    if preset.env.id in HOUSEHOLD_ENVS:
+        pytest.importorskip("textworld")
     env = training_env(preset)()
     observation, _ = env.reset(seed=0)
     assert observation["image"].ndim == 3

@@ -16,7 +16,7 @@ from small_models import tiny_policy
 from gtr_agents import cli
 from gtr_agents.config import preset_names
 from gtr_agents.evaluation import Evaluator
-from gtr_envs.registration import COMPAT_ENVS, ENVS
+from gtr_envs.registration import COMPAT_ENVS, ENVS, HOUSEHOLD_ENVS
 
 COMMANDS = ("demo", "sft", "train", "eval", "report", "replay", "play", "solve", "envs", "presets")
 Gtr = Callable[..., tuple[int, str, str]]
@@ -86,7 +86,7 @@ def test_every_environment_is_listed_with_a_line_of_its_own(gtr: Gtr) -> None:
     status, out, _ = gtr("envs")
     assert status == 0
     rows = [line.split(maxsplit=2) for line in out.splitlines() if "-v0 " in line]
-    assert [row[0] for row in rows] == [*ENVS, *COMPAT_ENVS]
+    assert [row[0] for row in rows] == [*ENVS, *HOUSEHOLD_ENVS, *COMPAT_ENVS]
     assert len({row[2] for row in rows}) == len(rows)
     assert "gtr envs ID" in out
     assert "gtr play ID --set NAME=VALUE" in out

@@ -62,7 +62,7 @@ def test_an_answer_takes_few_tokens_and_its_action_one(template: str) -> None:
     pieces = [tokenizer.decode([i]) for i in ids]
     assert pieces.count("10") >= 2
     assert pieces[-2:] == ["10", '"}']
-    n_values = {"compact": 4 + 3, "paper": 4 + 2 + 3, "thoughts": 3}[template]
+    n_values = {"compact": 4 + 3, "compact-goal": 3, "paper": 4 + 2 + 3, "thoughts": 3}[template]
     assert len(ids) == len(chosen.scaffold()) + n_values + 1
 
 

@@ -196,9 +196,12 @@ def simulator() -> Iterator[type[StandIn]]:
     """The stand-in, put in place before upstream takes its base class from ai2thor."""
     pytest.importorskip("cv2")
     pytest.importorskip("textworld")
-    controller = pytest.importorskip("ai2thor.controller")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(controller, "Controller", StandIn)
+        # All that upstream takes of ai2thor is this class; the package itself need not be installed.
+        controller = ModuleType("ai2thor.controller")
+        controller.Controller = StandIn  # type: ignore[attr-defined]
+        patch.setitem(sys.modules, "ai2thor", ModuleType("ai2thor"))
+        patch.setitem(sys.modules, "ai2thor.controller", controller)
         yield StandIn
     for name in ("alfworld.env.thor_env", "alfworld.agents.environment.alfred_thor_env"):
         sys.modules.pop(name, None)

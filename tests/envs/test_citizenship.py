@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 from gtr_envs.core import OBSERVE
-from gtr_envs.registration import COMPAT_ENVS, ENVS
+from gtr_envs.registration import COMPAT_ENVS, ENVS, HOUSEHOLD_ENVS
 
 SEEDS = range(3)
 
 
 def test_every_id_of_the_package_stands_in_a_table_that_the_tests_go_through() -> None:
     ours = {env_id for env_id, spec in gym.registry.items() if str(spec.entry_point).startswith("gtr_envs.")}
-    assert ours == {*ENVS, *COMPAT_ENVS}
+    assert ours == {*ENVS, *HOUSEHOLD_ENVS, *COMPAT_ENVS}
 
 
 def play_expert(env: gym.Env[Any, Any], seed: int) -> dict[str, Any]:

@@ -15,6 +15,8 @@ MODULES = [module.name for module in pkgutil.walk_packages(gtr_envs.__path__, pr
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_of_a_module_are_true(name: str) -> None:
+    if name == "gtr_envs.alfworld.textworld_backend":
+        pytest.importorskip("textworld")
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
