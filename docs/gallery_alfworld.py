@@ -24,8 +24,10 @@ from gtr_envs.wrappers import TextAction
 FOLDER = Path(__file__).parent / "images" / "alfworld"
 NUMBERS = range(40)
 """Games of each type that are tried; a film of about the wanted length is shown."""
-SHOWN = 6
+SHOWN = 4
 """Frames of a filmstrip."""
+WANTED = 8
+"""States of a film, as near as there is one."""
 STRIP_SIZE, GIF_SIZE = 240, 320
 CAPTION_LINE = 15
 MILLISECONDS = 1100
@@ -44,7 +46,7 @@ class Scene(NamedTuple):
 
 
 def film(task_type: str, size: int) -> list[Scene]:
-    """Play games of a type and choose a won one of about as many states as a strip shows.
+    """Play games of a type and choose one of about the wanted length.
 
     Args:
         task_type: One of ``TASK_TYPES``.
@@ -55,7 +57,7 @@ def film(task_type: str, size: int) -> list[Scene]:
     """
     env = TextAction(gym.make("ALFWorld-v0", data="embedded", image_size=size, max_steps=100))
     lengths = {number: len(_played(env, task_type, number)) for number in NUMBERS}
-    best = min(lengths, key=lambda number: (abs(lengths[number] - SHOWN - 2), number))
+    best = min(lengths, key=lambda number: (abs(lengths[number] - WANTED), number))
     scenes = _played(env, task_type, best)
     env.close()
     return scenes
