@@ -45,7 +45,6 @@ class Game:
                 f"Expected an environment whose actions have names, such as those of `gtr envs`, got {env!r}."
             )
         self.env = env
-        self.actions: tuple[str, ...] = tuple(self.inner.action_tokens)
         self.results: list[str] = []
         self.new(seed)
 
@@ -64,6 +63,11 @@ class Game:
         self._was_advised = False
 
     # --- what is known ----------------------------------------------------------------------------------------------
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """Names of the actions in index order; in some games other ones in every state."""
+        return tuple(self.inner.action_tokens)
 
     @property
     def over(self) -> bool:

@@ -22,6 +22,10 @@ BUTTONS_BOTTOM, COMMANDS_TOP, KEYS_MIDDLE = 74, 66, 12
 LETTERS = (26, 24, 22, 20, 18, 16)
 """Heights of the lines of a message in pixels; the first at which it fits is taken."""
 ACTION_LETTERS, COMMAND_LETTERS = 32, 25
+MOST_BUTTONS = 24
+"""Games with more actions show a list of the legal ones instead, which typing narrows down."""
+ROW = 24
+"""Height of a row of that list in pixels."""
 FPS = 30
 PANEL_COLOR: Color = (31, 36, 42)
 BUTTON_COLOR: Color = (66, 84, 104)
@@ -100,6 +104,28 @@ def lay_out(actions: Sequence[str], legal: Sequence[str], left: float, height: f
     ]
 
 
+def lay_out_list(names: Sequence[str], left: float, height: float) -> tuple[list[Button], int]:
+    """Place the first of many actions in rows, and the commands below.
+
+    Args:
+        names: Legal actions that what was typed is a part of.
+        left: Left edge of the panel in pixels.
+        height: Height of the window in pixels.
+
+    Returns:
+        Buttons inside the panel, and how many actions there was no room for.
+    """
+    room = int((height - BUTTONS_BOTTOM - BUTTONS_TOP) // ROW)
+    # Where some are left out, the last row says so.
+    shown = names if len(names) <= room else names[: room - 1]
+    rows = [
+        Button(name, left + MARGIN, BUTTONS_TOP + place * ROW, PANEL_WIDTH - 2 * MARGIN, ROW - 3, enabled=True)
+        for place, name in enumerate(shown)
+    ]
+    commands = lay_out(COMMANDS[:1], names or COMMANDS[:1], left, height)[1:]
+    return rows + commands, len(names) - len(shown)
+
+
 class Screen:
     """What the window shows, and what clicks and keys do."""
 
@@ -119,7 +145,17 @@ class Screen:
 
     def buttons(self) -> list[Button]:
         """Return the buttons as they are now."""
+        if self._lists:
+            return lay_out_list(self._found(), self.height, self.height)[0]
         return lay_out(self.game.actions, self.game.legal, self.height, self.height)
+
+    @property
+    def _lists(self) -> bool:
+        return len(self.game.actions) > MOST_BUTTONS
+
+    def _found(self) -> list[str]:
+        """Legal actions that what was typed is a part of."""
+        return [name for name in self.game.legal if self.typed.lower() in name]
 
     def handle(self, event: Event) -> None:
         """React to a click or a key.
@@ -156,14 +192,31 @@ class Screen:
         elif key == "return" and self.game.over:
             self.game.new()
         elif key == "return" and self.typed:
-            self.game.play(self.typed)
-            self.typed = ""
+            self._enter()
         elif len(key) == 1 and key.isprintable() and not self.game.over:
-            played, self.typed = complete_typing(self.typed + key, self.game.actions)
-            for action in played:
-                self.game.play(action)
-            if not any(name.startswith(self.typed) for name in self.game.actions):
-                self.game.message = f"No action begins with {self.typed}. Backspace deletes it, Enter plays it."
+            self._type(key)
+
+    def _type(self, key: str) -> None:
+        """Take a character; where actions are not listed, what is certain is played at once."""
+        if self._lists:
+            self.typed += key
+            if not self._found():
+                self.game.message = f"No action has {self.typed} in it. Backspace deletes it, Enter plays it."
+            return
+        played, self.typed = complete_typing(self.typed + key, self.game.actions)
+        for action in played:
+            self.game.play(action)
+        if not any(name.startswith(self.typed) for name in self.game.actions):
+            self.game.message = f"No action begins with {self.typed}. Backspace deletes it, Enter plays it."
+
+    def _enter(self) -> None:
+        """Play what was typed; a part of the name of one action is enough where they are listed."""
+        found = self._found() if self._lists else []
+        if len(found) > 1 and self.typed.lower() not in found:
+            self.game.message = f"{len(found)} actions have {self.typed} in them: type more, or click one."
+            return
+        self.game.play(found[0] if len(found) == 1 else self.typed)
+        self.typed = ""
 
     def _quit(self) -> None:
         self.open = False
@@ -197,6 +250,10 @@ class Screen:
             canvas.write(f"> {self.typed}_", (MARGIN, TYPED_MIDDLE), 26, room, INK_COLOR)
         for button in self.buttons():
             self._draw_button(canvas, button)
+        hidden = lay_out_list(self._found(), self.height, self.height)[1] if self._lists else 0
+        if hidden:
+            middle = self.height - BUTTONS_BOTTOM - ROW / 2
+            canvas.write(f"{hidden} more: type a part of one", (MARGIN, middle), 20, room, FAINT_COLOR)
         canvas.write(KEYS, (PANEL_WIDTH / 2, self.height - KEYS_MIDDLE), 20, room, FAINT_COLOR, centered=True)
         return canvas.frame()
 
