@@ -80,7 +80,7 @@ class ALFWorldEnv(VisionTextEnv):
 
     | ending | when |
     |---|---|
-    | terminated | the task is done |
+    | terminated | the task is done; what would cut the episode, if `cut_reward` is paid for it |
     | truncated | after `max_steps` actions, illegal ones included; after `repeat_limit` equal actions in a row |
 
     ## Information
@@ -113,6 +113,7 @@ class ALFWorldEnv(VisionTextEnv):
     | `reward` | `"increase"` | or `"published"` |
     | `max_steps` | 50 | actions until the episode is cut |
     | `repeat_limit` | 0 | equal actions in a row that cut the episode; 0 for none (the papers: 5) |
+    | `cut_reward` | 0 | added when the episode is cut, which then counts as terminated (the papers' training: -3) |
     | `history` | 0 | how many of the last commands are told; -1 for all |
     | `notes` | False | True tells notes instead of the feedback: what is here and carried, what was not seen yet |
     | `scene_text` | True | False leaves the engine's feedback out of the text |
@@ -153,6 +154,7 @@ class ALFWorldEnv(VisionTextEnv):
         reward: str = "increase",
         max_steps: int = 50,
         repeat_limit: int = 0,
+        cut_reward: float = 0.0,
         history: int = 0,
         notes: bool = False,
         scene_text: bool = True,
@@ -171,6 +173,7 @@ class ALFWorldEnv(VisionTextEnv):
             reward: ``"increase"`` or ``"published"``.
             max_steps: At least 1.
             repeat_limit: At least 0.
+            cut_reward: Added to the reward of an action that cuts the episode.
             history: At least -1.
             notes: True tells what a player would note down instead of the feedback.
             scene_text: False leaves the feedback out.
@@ -192,6 +195,7 @@ class ALFWorldEnv(VisionTextEnv):
         self.pays_increase = reward == "increase"
         self.max_steps = checked_int("max_steps", max_steps, least=1)
         self.repeat_limit = checked_int("repeat_limit", repeat_limit, least=0)
+        self.cut_reward = float(cut_reward)
         self.history = checked_int("history", history, least=-1)
         if notes and not scene_text:
             raise OptionError("Expected scene_text=True with notes=True: the notes tell the scene.")
@@ -362,8 +366,11 @@ class ALFWorldEnv(VisionTextEnv):
         won, rate = self._now.won, self._now.rate
         reward = WIN_REWARD * won + (rate - before.rate if self.pays_increase else rate)
         reward += PENALTY if command is None else 0.0
-        cut = len(self._said) >= self.max_steps or self._repeats()
-        return Outcome(reward, command is not None, terminated=won, truncated=cut and not won, success=won)
+        cut = not won and (len(self._said) >= self.max_steps or self._repeats())
+        reward += self.cut_reward * cut
+        # An end that is paid for is a part of the task: no value is to be expected behind it.
+        ends = cut and self.cut_reward != 0
+        return Outcome(reward, command is not None, terminated=won or ends, truncated=cut and not ends, success=won)
 
     def _repeats(self) -> bool:
         """Whether the last actions were all the same, as often as is allowed at most."""

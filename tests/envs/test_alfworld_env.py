@@ -397,6 +397,20 @@ def test_the_text_is_the_task_and_what_the_engine_says() -> None:
     env.close()
 
 
+def test_a_cut_that_is_paid_for_is_a_termination() -> None:
+    for options, ending in (({"max_steps": 3}, 3), ({"repeat_limit": 2}, 2)):
+        env = household(**options, cut_reward=-3.0)
+        env.reset(seed=0)
+        steps = [env.step("inventory") for _ in range(ending)]
+        assert [step[1] for step in steps] == [0.0] * (ending - 1) + [-3.0]
+        assert [step[2:4] for step in steps] == [(False, False)] * (ending - 1) + [(True, False)]
+        assert steps[-1][4]["success"] is False
+        env.close()
+    env = household(max_steps=100, cut_reward=-3.0)
+    assert won_episode(env)[-1][1] > 50
+    env.close()
+
+
 @pytest.mark.parametrize("history", [0, 1, 2, -1])
 def test_the_last_commands_are_told_if_asked_for(history: int) -> None:
     env = household(history=history)
