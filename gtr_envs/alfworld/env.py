@@ -273,7 +273,7 @@ class ALFWorldEnv(VisionTextEnv):
             mistaken: True gets the task wrong: another thing, another place, or a part left out.
 
         Yields:
-            A thought for each state; its plan is the command the explorer works towards, or what it wants to find. It
+            A thought for each state; its plan is what the explorer wants, the thing first. It
             ends with the task or episode, or when everything was seen and nothing helps.
         """
         task = self._playing.task
@@ -293,8 +293,7 @@ class ALFWorldEnv(VisionTextEnv):
         places = " and ".join(f"the {place.name}{' (closed)' if place.door == 'closed' else ''}" for place in seen.near)
         where = f"I am at {places}." if places else "I am in the middle of the room."
         held = f"I carry the {seen.held.name}." if seen.held else "I carry nothing."
-        missing = f"{intention.goal}, so I {action}" if intention.goal != action else action
-        words = f"The task is to {self._playing.sentence}. {where} {held} Now I want to {missing}."
+        words = f"The task is to {self._playing.sentence}. {where} {held} I {intention.goal}. So I {action}."
         return Thought((), "", intention.goal, words, action)
 
     def _facts(self) -> dict[str, Any]:

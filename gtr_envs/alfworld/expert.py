@@ -5,7 +5,7 @@ Both choose the next action anew in every situation, so they go on from wherever
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -22,7 +22,10 @@ class Intention(NamedTuple):
     """What an expert wants, and what it does for it now."""
 
     goal: str
-    """In words: the command it works towards, such as ``"take cup 1 from shelf 2"``, or ``"find cup"``."""
+    """In words, the thing first: ``"want cup 1: take from shelf 2"``, or ``"want cup: find"`` where none is in sight.
+
+    A model that has just written the class of a thing has only to look whether a number follows it in what it sees.
+    """
     action: Action
     """The next action; the goal itself if nothing else must come before."""
 
@@ -38,7 +41,7 @@ def intend(situation: Situation, task: Task) -> Intention | None:
         The intention; None if the task is done, or if nothing known helps.
     """
     goal = None if goal_rate(situation, task) == 1 else _next_goal(situation, task)
-    return None if goal is None else Intention(goal.command(situation.room.names), _towards(situation, goal))
+    return None if goal is None else Intention(_in_words(goal, situation.room.names), _towards(situation, goal))
 
 
 def plan(situation: Situation, task: Task) -> list[Action]:
@@ -97,7 +100,7 @@ class Explorer:
         if place is None:
             return None
         verb = "open" if situation.is_near(place) else "go"
-        return Intention(f"find {sought}", Action(verb, receptacle=place))
+        return Intention(f"want {sought}: find", Action(verb, receptacle=place))
 
 
 def mistake(task: Task, room: Room, rng: np.random.Generator) -> Task:
@@ -141,6 +144,12 @@ def _next_goal(situation: Situation, task: Task) -> Action | None:
         there = _handiest(situation, situation.of_kind(kind))
         return None if there is None else Action(verb, situation.held, there)
     return Action("move", situation.held, place)
+
+
+def _in_words(goal: Action, names: Mapping[str, str]) -> str:
+    """A goal with its thing first."""
+    thing = names[goal.thing]
+    return f"want {thing}: {' '.join(goal.command(names).replace(f' {thing}', '', 1).split())}"
 
 
 def _towards(situation: Situation, goal: Action) -> Action:

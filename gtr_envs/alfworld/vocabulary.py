@@ -24,6 +24,7 @@ _VERBS = (
     "look",
     "inventory",
     "find",
+    "want",
 )
 _FEEDBACK = (
     "You are in the middle of a room.",
@@ -82,6 +83,7 @@ def vocabulary() -> tuple[str, ...]:
         *_HEADINGS,
         *_VERBS,
         *(f", {verb}" for verb in _VERBS),
+        *(f": {verb}" for verb in _VERBS),
         *_FEEDBACK,
         *(f" {word}" for word in sorted({*kinds, *words})),
     )
