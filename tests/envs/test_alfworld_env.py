@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import random  # noqa: TID251 - its global state is what is looked at
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -449,6 +450,24 @@ def test_what_is_observed_is_what_was_asked_for() -> None:
 
 
 # --- the engine behind it ---------------------------------------------------------------------------------------------
+
+
+def test_a_killed_process_is_an_error_and_not_a_hang() -> None:
+    """Parallel environments are processes of Gymnasium's; what it says of one that is gone is kept."""
+    several: Any = gym.make_vec(
+        "ALFWorld-v0",
+        num_envs=2,
+        vectorization_mode="async",
+        vector_kwargs={"shared_memory": False, "context": "spawn"},
+        data="embedded",
+        image_size=64,
+    )
+    several.reset(seed=0)
+    os.kill(several.processes[1].pid, signal.SIGKILL)
+    several.processes[1].join()
+    with pytest.raises((EOFError, ConnectionError)):
+        several.step([0, 0])
+    several.close(terminate=True)
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="TextWorld's own environment fails on Python 3.13")
