@@ -1,4 +1,4 @@
-"""Draw ALFWorld's films: ``python docs/gallery_alfworld.py`` writes a filmstrip and a GIF of every task type.
+"""Draw ALFWorld: ``python docs/gallery_alfworld.py`` writes a filmstrip and a GIF of every task type, and the styles.
 
 They go to ``docs/images/alfworld``. Needs the extra ``alfworld``. The player is the demonstrator,
 who has to look for things.
@@ -19,6 +19,7 @@ from PIL import Image
 import gtr_envs  # noqa: F401 - importing it registers the ids
 from gtr_envs.alfworld.wheel import TASK_TYPES
 from gtr_envs.rendering import Frame, text_frame, wrap_text
+from gtr_envs.styles import STYLES
 from gtr_envs.wrappers import TextAction
 
 FOLDER = Path(__file__).parent / "images" / "alfworld"
@@ -29,6 +30,7 @@ SHOWN = 4
 WANTED = 8
 """States of a film, as near as there is one."""
 STRIP_SIZE, GIF_SIZE = 240, 320
+SHOWN_IN_STYLES = "embedded/train/pick_heat_then_place_in_recep/3"
 CAPTION_LINE = 15
 MILLISECONDS = 1100
 """How long a GIF shows a frame; the last one three times as long."""
@@ -110,6 +112,26 @@ def moving(scenes: Sequence[Scene]) -> bytes:
     return file.getvalue()
 
 
+def styles() -> bytes:
+    """Show one moment in every style.
+
+    Returns:
+        A PNG file.
+    """
+    frames = []
+    for style in STYLES:
+        env = TextAction(gym.make("ALFWorld-v0", data="embedded", image_size=STRIP_SIZE, style=style))
+        env.reset(seed=0, options={"game": SHOWN_IN_STYLES})
+        expert: Any = env.unwrapped
+        observation = env.step(expert.expert_action())[0]
+        frames.append(np.concatenate([observation["image"], _caption(style, STRIP_SIZE)]))
+        env.close()
+    rows = [np.concatenate(frames[i : i + SHOWN], axis=1) for i in range(0, len(frames), SHOWN)]
+    file = BytesIO()
+    Image.fromarray(np.concatenate(rows)).quantize(256).save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
 def _caption(text: str, width: int) -> Frame:
     """Two lines below a picture."""
     caption = np.full((2 * CAPTION_LINE + 8, width, 3), PAPER, np.uint8)
@@ -121,7 +143,7 @@ def _caption(text: str, width: int) -> Frame:
 
 
 def main() -> None:
-    """Write a strip and a film for every task type."""
+    """Write a strip and a film for every task type, and the sheet of styles."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder for the pictures")
     folder: Path = parser.parse_args().out
@@ -130,6 +152,7 @@ def main() -> None:
         strip, gif = folder / f"{task_type}.png", folder / f"{task_type}.gif"
         strip.write_bytes(filmstrip(film(task_type, STRIP_SIZE)))
         gif.write_bytes(moving(film(task_type, GIF_SIZE)))
+    (folder / "styles.png").write_bytes(styles())
 
 
 if __name__ == "__main__":

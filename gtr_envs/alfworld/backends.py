@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gtr_envs.alfworld.games import Game
     from gtr_envs.alfworld.textworld_backend import EngineState
     from gtr_envs.rendering import Frame
+    from gtr_envs.styles import Look
 
 BACKENDS = ("text", "thor")
 """What ``backend`` takes."""
@@ -45,7 +46,7 @@ class Backend(Protocol):
     def step(self, command: str) -> Moment:
         """Play an admissible command."""
 
-    def draw(self, size: int, *, labels: bool) -> Frame:
+    def draw(self, size: int, style: Look, *, labels: bool) -> Frame:
         """Show what is before the agent, uint8 ``[size, size, 3]``."""
 
     def close(self) -> None:
@@ -81,11 +82,11 @@ class TextBackend:
         """Play an admissible command."""
         return self._moment(self._engine.step(command))
 
-    def draw(self, size: int, *, labels: bool) -> Frame:
+    def draw(self, size: int, style: Look, *, labels: bool) -> Frame:
         """Draw the view; floor plans that are unknown have no grid."""
         assert self._game is not None
         grid = load_scene(self._game.scene).grid if self._game.scene is not None else ()
-        return draw_view(look(self._situation, self._game.sentence, grid), size, labels=labels)
+        return draw_view(look(self._situation, self._game.sentence, grid), size, labels=labels, look=style)
 
     def close(self) -> None:
         """Give the engine's library back."""
@@ -132,9 +133,9 @@ class ThorBackend:
         """Play an admissible command."""
         return self._moment(self._engine.step(command))
 
-    def draw(self, size: int, *, labels: bool) -> Frame:
-        """Take the simulator's frame; it has no labels."""
-        del labels
+    def draw(self, size: int, style: Look, *, labels: bool) -> Frame:
+        """Take the simulator's frame; it has no labels and one style."""
+        del labels, style
         frame = self._engine.frame()
         # Each pixel is the one nearest to it: no colours that the simulator did not draw.
         chosen = (np.arange(size) + 0.5) * len(frame) / size

@@ -93,6 +93,7 @@ class ALFWorldEnv(VisionTextEnv):
     | `expert_steps` | how many commands the expert needs from here; None if it knows no way |
     | `legal_actions`, `action_mask` | admissible commands, sorted; int8 `[96]`, 1 for legal |
     | `legal` | whether the last action was a command, `bool`; after `step` |
+    | `style` | name of the look of this episode, `str` |
     | `success` | when the episode ends: whether the task was done, `bool` |
 
     All lists and arrays are copies.
@@ -118,6 +119,7 @@ class ALFWorldEnv(VisionTextEnv):
     | `notes` | False | True tells notes instead of the feedback: what is here and carried, what was not seen yet |
     | `scene_text` | True | False leaves the engine's feedback out of the text |
     | `labels` | True | False writes no names into the picture |
+    | `style` | `"classic"` | colours, letters and disorder of `gtr_envs.styles`; its faces and layouts concern cards |
 
     ## Prompt
 
@@ -128,7 +130,7 @@ class ALFWorldEnv(VisionTextEnv):
 
     Pictures are schematic. Embedded games have no stove burners, coffee machines, toasters and hampers, desk lamps
     only, and no sentences by people. Two receptacles can share one place, where `go to` does nothing, as in ALFWorld.
-    Only one engine works at a time in a process; use processes for parallel environments. `style` has no effect yet.
+    Only one engine works at a time in a process; use processes for parallel environments.
 
     ## References
 
@@ -343,7 +345,7 @@ class ALFWorldEnv(VisionTextEnv):
         return [f"Not seen: {', '.join(unseen) or 'nothing'}", *self._seen_here()]
 
     def _draw(self, size: int) -> Frame:
-        return self._running_backend().draw(size, labels=self.labels)
+        return self._running_backend().draw(size, self._look, labels=self.labels)
 
     # --- an episode -------------------------------------------------------------------------------------------------
 

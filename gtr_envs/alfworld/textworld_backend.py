@@ -50,6 +50,8 @@ _LOCK = threading.RLock()
 """The translator and the parsers keep their state in modules, so that only one engine may work at a time."""
 _FORMAT = "2"
 """Part of the key of a kept translation; raised when what is kept changes."""
+CACHED_GAMES = 20_000
+"""About so many translations are kept, one gigabyte."""
 _TASK = re.compile(r'(?<="rhs": "Your task is to: )[^"\n]*(?=\.")')
 """The task's words in a grammar. All else is the same in every game, and reading a grammar takes a third of a second.
 """
@@ -334,16 +336,40 @@ def _grounded(domain: str, problem: str, cache: Path | None) -> _Grounded:
     versions = [version(name) for name in ("textworld", "fast-downward-textworld")]
     path = cache / (sha256("\0".join([_FORMAT, *versions, domain, problem]).encode()).hexdigest() + ".json.z")
     try:
-        return _Grounded(**json.loads(zlib.decompress(path.read_bytes())))
+        kept = _Grounded(**json.loads(zlib.decompress(path.read_bytes())))
+        with suppress(OSError):  # somebody else's cache
+            os.utime(path)
+        return kept
     except (OSError, ValueError, TypeError, zlib.error):
         pass  # not there, or broken: it is made again
     grounded = _translated(domain, problem)
-    cache.mkdir(parents=True, exist_ok=True)
+    try:
+        _keep(grounded, path)
+    except OSError as error:
+        warnings.warn(f"Games cannot be kept in {cache}, so each is translated anew ({error}).", stacklevel=2)
+    return grounded
+
+
+def _keep(grounded: _Grounded, path: Path) -> None:
+    """Write a translation to the cache."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     # Renamed when whole, so that no process ever reads a half of it.
-    with tempfile.NamedTemporaryFile(dir=cache, suffix=".part", delete=False) as part:
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
         part.write(zlib.compress(json.dumps(grounded._asdict()).encode(), level=3))
     os.replace(part.name, path)
-    return grounded
+    if path.name.startswith("00"):  # one game in 256
+        _tidy(path.parent)
+
+
+def _tidy(cache: Path) -> None:
+    """Delete the translations that were not used for longest if there are too many; other processes may do the same."""
+    last_used = []
+    for entry in os.scandir(cache):
+        with suppress(FileNotFoundError):
+            last_used.append((entry.stat().st_mtime, entry.path))
+    for _, path in sorted(last_used)[: max(0, len(last_used) - CACHED_GAMES)]:
+        with suppress(OSError):
+            os.unlink(path)
 
 
 def _translated(domain: str, problem: str) -> _Grounded:

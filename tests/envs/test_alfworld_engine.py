@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("textworld")
 pytestmark = pytest.mark.alfworld
 
-from gtr_envs.alfworld import expert  # noqa: E402 - after it is known that the engine is there
+from gtr_envs.alfworld import expert, textworld_backend  # noqa: E402 - after it is known that the engine is there
 from gtr_envs.alfworld.games import (  # noqa: E402
     AlfredSource,
     EmbeddedSource,
@@ -163,6 +163,35 @@ def test_a_kept_translation_plays_the_same(tmp_path: Path) -> None:
         if len(said) == 2:
             kept.write_text("{ broken")
     assert said[0] == said[1] == said[2]
+
+
+def test_translations_that_were_not_used_for_longest_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(textworld_backend, "CACHED_GAMES", 3)
+    for age in range(6):
+        (tmp_path / f"{age}.json.z").touch()
+        os.utime(tmp_path / f"{age}.json.z", (1e9 - age, 1e9 - age))
+    textworld_backend._tidy(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.json.z", "1.json.z", "2.json.z"]
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    engine = FastEngine(tmp_path / "file")
+    with pytest.warns(UserWarning, match="cannot be kept in .*file"):
+        engine.load(game_of("pick_and_place_simple").data)
+    assert engine.reset().admissible
+    engine.close()
+
+
+def test_a_kept_translation_counts_as_used_when_it_is_read(tmp_path: Path) -> None:
+    game = game_of("pick_and_place_simple")
+    for _ in range(2):
+        engine = FastEngine(tmp_path)
+        engine.load(game.data)
+        engine.close()
+        (kept,) = tmp_path.iterdir()
+        assert kept.stat().st_mtime > 1e9
+        os.utime(kept, (1e9, 1e9))
 
 
 def test_the_engine_leaves_arguments_and_output_alone() -> None:

@@ -10,15 +10,17 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from colors import contrast
 
 pytest.importorskip("alfworld")
 pytest.importorskip("textworld")
 
 from gtr_envs.alfworld.games import EmbeddedSource
 from gtr_envs.alfworld.icons import MARK_COLORS, draw_icon
-from gtr_envs.alfworld.scene import WALL, draw_view
+from gtr_envs.alfworld.scene import Decor, decor_of, draw_view
 from gtr_envs.alfworld.situation import SeenReceptacle, SeenThing, Situation, View, coordinates, look
 from gtr_envs.alfworld.wheel import Pose, load_scene, load_world
+from gtr_envs.styles import STYLES, Wardrobe
 
 pytestmark = pytest.mark.alfworld
 
@@ -80,12 +82,12 @@ def test_the_largest_picture_is_drawn() -> None:
 
 @pytest.mark.parametrize("side", [6, 20, 60])
 def test_every_thing_has_a_drawing_of_its_own_and_no_mark_hides_it(side: int) -> None:
-    drawn = {kind: draw_icon(kind, (), side, WALL) for kind in THINGS}
+    drawn = {kind: draw_icon(kind, (), side, Decor().wall) for kind in THINGS}
     for kind, frame in drawn.items():
         assert frame.shape == (side, side, 3)
-        assert (frame != np.array(WALL, dtype=np.uint8)).any(), kind
+        assert (frame != np.array(Decor().wall, dtype=np.uint8)).any(), kind
         for mark in MARK_COLORS:
-            assert (draw_icon(kind, (mark,), side, WALL) != frame).any(), (kind, mark)
+            assert (draw_icon(kind, (mark,), side, Decor().wall) != frame).any(), (kind, mark)
 
 
 def test_everything_that_is_reached_from_one_point_of_any_room_is_drawn() -> None:
@@ -130,6 +132,56 @@ def test_a_picture_may_be_written_over_without_harm_to_the_next() -> None:
     assert np.array_equal(draw_view(view, 128), kept)
 
 
+# --- styles -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [96, 300])
+def test_every_style_shows_a_room_in_its_own_way(size: int) -> None:
+    things = (SeenThing("cup 1", "cup"), SeenThing("pen 2", "pen"))
+    view = view_of((SeenReceptacle("shelf 3", "shelf", "", things),))
+    looks = [Wardrobe(style).next_look(np.random.default_rng(0)) for style in STYLES]
+    assert len({draw_view(view, size, look=look).tobytes() for look in looks}) == len(STYLES)
+
+
+def test_jitter_moves_things_and_no_furniture() -> None:
+    windy = Wardrobe("windy")
+    rng = np.random.default_rng(0)
+    looks = [windy.next_look(rng) for _ in range(2)]
+    shelf = (SeenReceptacle("shelf 3", "shelf", "", (SeenThing("cup 1", "cup"), SeenThing("pen 2", "pen"))),)
+    bare = (shelf[0]._replace(things=()),)
+    for near, same in ((shelf, False), (bare, True)):
+        first, second = (draw_view(view_of(near), 300, look=look) for look in looks)
+        assert np.array_equal(first, second) == same
+
+
+@pytest.mark.parametrize("name", STYLES)
+def test_what_is_written_in_a_room_stands_out_from_its_ground(name: str) -> None:
+    decor = decor_of(STYLES[name])
+    for ink, ground in ((decor.ink, decor.wall), (decor.ink, decor.panel), (decor.strip_ink, decor.strip)):
+        assert contrast(ink, ground) >= 4.5
+    assert contrast(decor.agent, decor.reachable) >= 3
+
+
+def test_a_style_changes_pictures_and_nothing_else() -> None:
+    classic, night, dealt = (
+        gym.make("ALFWorld-v0", data="embedded", image_size=64, style=style) for style in ("classic", "night", "train")
+    )
+    styles = set()
+    for seed in range(6):
+        told = []
+        for env in (classic, night, dealt):
+            observation, info = env.reset(seed=seed if seed < 2 else None)
+            for number in (0, 5, 3):
+                observation, *_, info = env.step(number)
+            styles.add(info.pop("style"))
+            told.append((observation["text"], info["game"], info["legal_actions"], observation["image"].tobytes()))
+        assert told[0][:3] == told[1][:3] == told[2][:3]
+        assert told[0][3] != told[1][3]
+    assert len(styles) > 2
+    for env in (classic, night, dealt):
+        env.close()
+
+
 # --- what is hidden stays hidden --------------------------------------------------------------------------------------
 
 
@@ -143,10 +195,10 @@ def pretend(env: Any, situation: Situation) -> None:
     env._backend._situation = situation
 
 
-@pytest.mark.parametrize("observe", ["both", "text"])
+@pytest.mark.parametrize(("observe", "style"), [("both", "classic"), ("both", "windy"), ("text", "classic")])
 @pytest.mark.parametrize("key", GAMES)
-def test_a_closed_place_looks_the_same_whatever_is_in_it(key: str, observe: str) -> None:
-    env: Any = gym.make("ALFWorld-v0", data="embedded", image_size=128, max_steps=500, observe=observe)
+def test_a_closed_place_looks_the_same_whatever_is_in_it(key: str, observe: str, style: str) -> None:
+    env: Any = gym.make("ALFWorld-v0", data="embedded", image_size=128, max_steps=500, observe=observe, style=style)
     env.reset(seed=0, options={"game": key})
     inner, n_closed, n_full = env.unwrapped, 0, 0
     for receptacle in sorted(inner._known.room.openable):

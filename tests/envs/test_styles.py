@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 import pygame
 import pytest
+from colors import contrast
 from gymnasium.envs.registration import EnvSpec
 
 import gtr_envs  # noqa: F401 - registers the environments
@@ -228,14 +229,6 @@ def test_everything_a_style_can_name_can_be_drawn() -> None:
     assert set(styles.FACES) == set(faces.FACES)
     assert set(styles.LAYOUTS) == set(layouts.LAYOUTS)
     assert set(styles.FONTS) == set(TYPEFACES)
-
-
-def contrast(first: styles.Rgb, second: styles.Rgb) -> float:
-    """Contrast ratio of two colours as the guidelines for readable web pages define it, 1 to 21."""
-    linear = np.array([first, second]) / 255
-    linear = np.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4)
-    darker, brighter = sorted(linear @ [0.2126, 0.7152, 0.0722])
-    return float((brighter + 0.05) / (darker + 0.05))
 
 
 @pytest.mark.parametrize("name", STYLES)
