@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 class SFTSettings:
     """How the model is initialised."""
 
+    recall_steps: NonNegativeInt = 0
+    """At most so many steps before the others, in which a model trained from scratch learns to look words up."""
     steps: NonNegativeInt = 1000
     """Optimizer steps."""
     batch_size: PositiveInt = 64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import subprocess
@@ -22,6 +23,7 @@ from gtr_agents.config import RunConfig, as_dict
 from gtr_agents.demonstrations import demonstrations
 from gtr_agents.errors import ConfigError
 from gtr_agents.evaluation import EvaluationResult, Evaluator, replay_frames
+from gtr_agents.recall import train_recall
 from gtr_agents.recorder import RunFolder
 from gtr_agents.seeding import numpy_generator
 from gtr_agents.sft import train_sft
@@ -43,9 +45,11 @@ def prepare(threads: int) -> None:
     Raises:
         ConfigError: for a negative number of threads.
     """
-    from transformers.utils import logging
+    from transformers.utils.logging import disable_progress_bar
 
-    logging.disable_progress_bar()
+    disable_progress_bar()
+    if not torch.cuda.is_available():  # kernels that need CUDA are no advice here
+        logging.getLogger("transformers.integrations.hub_kernels").setLevel(logging.ERROR)
     if threads < 0:
         raise ConfigError(f"threads must be 0 or more, got {threads}.")
     if threads:
@@ -68,6 +72,15 @@ def supervised_start(config: RunConfig, seed: int, display: TrainingDisplay, log
     if config.sft is None:
         return policy
     settings = config.sft
+    if settings.recall_steps:
+        display.phase("learning to look up", settings.recall_steps)
+
+        def on_recall(step: int, metrics: dict[str, float]) -> None:
+            display.advance()
+            if log is not None and step % 25 == 0:
+                log.log({"recall/step": step, **metrics})
+
+        train_recall(policy, settings, numpy_generator(seed, "recall"), on_recall)
     data = demonstrations(
         training_env(config),
         policy.template,

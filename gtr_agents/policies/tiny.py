@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from gtr_agents.errors import unknown_name
 from gtr_agents.prompts import get_template
 
 if TYPE_CHECKING:
@@ -24,6 +25,30 @@ CHAT_TEMPLATE = (
     "{% endif %}{% if message['role'] == 'assistant' %}<|end|>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+
+
+_OUTPUTS = ("o_proj.weight", "down_proj.weight", "out_proj.weight", "feed_forward.w2.weight")
+"""Matrices of a text layer that write into the residual stream."""
+
+
+def _llama_config(**options: Any) -> Any:
+    from transformers import LlamaConfig
+
+    return LlamaConfig(**options)
+
+
+def _lfm2_config(*, num_hidden_layers: int, **options: Any) -> Any:
+    from transformers import Lfm2Config
+
+    return Lfm2Config(
+        num_hidden_layers=num_hidden_layers,
+        layer_types=["full_attention" if layer % 2 else "conv" for layer in range(num_hidden_layers)],
+        block_auto_adjust_ff_dim=False,
+        **options,
+    )
+
+
+_BACKBONES = {"llama": _llama_config, "lfm2": _lfm2_config}
 
 
 def build_tokenizer(
@@ -104,6 +129,7 @@ def build_tiny_vlm(
     *,
     vocabulary: Sequence[str] = (),
     seed: int = 0,
+    backbone: Literal["llama", "lfm2"] = "llama",
     hidden_size: int = 128,
     layers: int = 4,
     heads: int = 4,
@@ -112,6 +138,7 @@ def build_tiny_vlm(
     image_size: int = 96,
     patch_size: int = 48,
     initializer_range: float = 0.08,
+    output_scale: float = 1.0,
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Build a LLaVA-class model of about 2 M parameters with random weights, and its processor.
 
@@ -119,6 +146,8 @@ def build_tiny_vlm(
         template: the prompt template the tokenizer is made for, or its name.
         vocabulary: further pieces of text that become one token each, such as an environment's ``vocabulary``.
         seed: seed of the random weights; the global generator is restored afterwards.
+        backbone: text model. ``"llama"``: attention in every layer. ``"lfm2"``: short convolutions and attention in
+            turn; each token knows its neighbours at once, so looking a word up takes one layer and is learned sooner.
         hidden_size: width of text and vision model.
         layers: text layers.
         heads: attention heads, text and vision.
@@ -128,12 +157,16 @@ def build_tiny_vlm(
         patch_size: side of one image patch; the default makes one patch of each quarter of the table.
         initializer_range: standard deviation of the initial weights. It decides whether the model learns to read the
             cards at all: about 1/sqrt(hidden_size); with the usual 0.02 reading stays at chance.
+        output_scale: factor on the initial weights of what a text layer adds to the residual stream. At 1 the layers'
+            random output drowns the words themselves, which then cannot be compared.
 
     Returns:
         ``(model, processor)``, the model in fp32 on the CPU.
     """
-    from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
+    from transformers import LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
 
+    if backbone not in _BACKBONES:
+        raise unknown_name("backbone", backbone, _BACKBONES)
     processor = build_processor(template, image_size, patch_size, vocabulary)
     tokenizer = processor.tokenizer
     config = LlavaConfig(
@@ -146,7 +179,7 @@ def build_tiny_vlm(
             patch_size=patch_size,
             vision_use_head=False,
         ),
-        text_config=LlamaConfig(
+        text_config=_BACKBONES[backbone](
             vocab_size=len(tokenizer),
             hidden_size=hidden_size,
             intermediate_size=ff_size,
@@ -170,6 +203,10 @@ def build_tiny_vlm(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlavaForConditionalGeneration(config)
+    with torch.no_grad():
+        for name, weight in model.model.language_model.named_parameters():
+            if name.endswith(_OUTPUTS):
+                weight.mul_(output_scale)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model, processor

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_models import SIZES, prompts_of, text_env
+from small_models import SIZES, generator, prompts_of, text_env
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from gtr_agents.errors import UnknownNameError
 from gtr_agents.policies.inputs import encode
 from gtr_agents.policies.tiny import build_processor, build_tiny_vlm, build_tokenizer
+from gtr_agents.policies.vlm import VLMPolicy
 from gtr_agents.prompts import TEMPLATES, get_template
 
 
@@ -33,6 +35,39 @@ def test_the_initial_weights_are_as_wide_as_asked_for() -> None:
     model, _ = build_tiny_vlm(initializer_range=0.08, **SIZES)
     for name in ("multi_modal_projector.linear_1", "language_model.layers.0.self_attn.q_proj"):
         assert model.get_submodule(f"model.{name}").weight.std().item() == pytest.approx(0.08, rel=0.1)
+
+
+@pytest.mark.parametrize("backbone", ["llama", "lfm2"])
+def test_the_output_scale_makes_only_the_layers_writing_matrices_smaller(backbone: str) -> None:
+    wide, narrow = (
+        dict(build_tiny_vlm(backbone=backbone, output_scale=scale, **SIZES)[0].named_parameters())
+        for scale in (1.0, 0.1)
+    )
+    changed = {name for name in wide if not torch.equal(wide[name], narrow[name])}
+    assert all("language_model.layers." in name for name in changed)
+    written = {
+        "llama": {"self_attn.o_proj.weight", "mlp.down_proj.weight"},
+        "lfm2": {"self_attn.out_proj.weight", "conv.out_proj.weight", "feed_forward.w2.weight"},
+    }
+    assert {name.split(".layers.")[1].split(".", 1)[1] for name in changed} == written[backbone]
+
+
+def test_an_unknown_backbone_is_named_with_the_known_ones() -> None:
+    with pytest.raises(UnknownNameError, match=r"lfm3.*lfm2.*llama"):
+        build_tiny_vlm(backbone="lfm3")
+
+
+@pytest.mark.parametrize("backbone", ["llama", "lfm2"])
+def test_log_probs_of_sampling_are_those_of_scoring_with_prompts_of_many_lengths(backbone: str) -> None:
+    model, processor = build_tiny_vlm(backbone=backbone, **SIZES)
+    policy = VLMPolicy(model, processor, template="compact", temperature=0.7, max_new_tokens=12)
+    prompts = prompts_of(n=6)
+    responses = policy.act(prompts, generator=generator(1))
+    scored = policy.evaluate(prompts, [response.token_ids for response in responses])
+    assert len({len(response.prompt_ids) for response in responses}) > 1
+    for row, response in enumerate(responses):
+        own = scored.log_probs[row, : len(response.token_ids)].detach().numpy()
+        assert own == pytest.approx(response.log_probs, abs=2e-5)
 
 
 def test_model_and_processor_come_back_through_the_auto_classes(tmp_path: Path) -> None:
