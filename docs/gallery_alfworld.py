@@ -18,7 +18,7 @@ from PIL import Image
 
 import gtr_envs  # noqa: F401 - importing it registers the ids
 from gtr_envs.alfworld.wheel import TASK_TYPES
-from gtr_envs.rendering import Frame, text_frame, wrap_text
+from gtr_envs.rendering import Frame, line_frame, wrap_text
 from gtr_envs.styles import STYLES
 from gtr_envs.wrappers import TextAction
 
@@ -136,7 +136,7 @@ def _caption(text: str, width: int) -> Frame:
     """Two lines below a picture."""
     caption = np.full((2 * CAPTION_LINE + 8, width, 3), PAPER, np.uint8)
     for i, line in enumerate(wrap_text(text, CAPTION_LINE, width - 8)[:2]):
-        written = text_frame(line, CAPTION_LINE, INK, PAPER)[:, : width - 8]
+        written = line_frame(line, CAPTION_LINE, INK, PAPER)[:, : width - 8]
         top = 4 + i * CAPTION_LINE
         caption[top : top + written.shape[0], 4 : 4 + written.shape[1]] = written
     return caption

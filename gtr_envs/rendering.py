@@ -78,6 +78,8 @@ _SEGMENTS = ("abcdef", "bc", "abdeg", "abcdg", "bcfg", "acdfg", "acdefg", "abc",
 """The segments that make each figure: a, b ... f clockwise from the top, g in the middle."""
 _LEAST_VARIED_HEIGHT = 14
 """Lines of text below this height in pixels are plain: there are too few pixels for another shape of the letters."""
+_LEAST_SHRUNK_HEIGHT = 8
+"""Lines below this height are not shrunk from larger ones: strokes of less than a pixel would fade."""
 
 
 @lru_cache(maxsize=1)
@@ -309,7 +311,7 @@ def wrap_text(text: str, height_px: int, width_px: float) -> list[str]:
 
     Args:
         text: What is to be written.
-        height_px: Height of a line in pixels, as :meth:`Canvas.write` takes it.
+        height_px: Height of a line in pixels, as :func:`line_frame` and :meth:`Canvas.write` take it.
         width_px: Largest width of a line in pixels.
 
     Returns:
@@ -318,10 +320,10 @@ def wrap_text(text: str, height_px: int, width_px: float) -> list[str]:
     >>> wrap_text("The cards are 3, 3, 8 and 8.", 20, 100)
     ['The cards are', '3, 3, 8 and 8.']
     """
-    lines = [""]
+    lines, times = [""], _enlargement(height_px)
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and _font(height_px).size(longer)[0] > width_px:
+        if lines[-1] and _font(times * height_px).size(longer)[0] > times * width_px:
             lines.append(word)
         else:
             lines[-1] = longer
@@ -352,6 +354,38 @@ def text_frame(text: str, height_px: int, color: Color, background: Color, font:
     line.fill(background)
     line.blit(written, (0, (height_px - written.get_height()) // 2))
     return surface_frame(line)
+
+
+def line_frame(text: str, height_px: int, color: Color, background: Color, font: str = "plain") -> Frame:
+    """Draw one line of words: larger and then shrunk, so that letters stand where the font wants them.
+
+    A font puts letters at whole pixels. In small words that leaves gaps, and words run together.
+
+    Args:
+        text: What to write; no newline.
+        height_px: Height of the line in pixels; below 8 it is drawn as :func:`text_frame` does.
+        color: Colour of the ink.
+        background: Colour behind it.
+        font: The letters; one of :data:`TYPEFACES`.
+
+    Returns:
+        The line, uint8 [height_px, W, 3], as wide as the text.
+    """
+    times = _enlargement(height_px)
+    large = text_frame(text, times * height_px, color, background, _legible(font, height_px))
+    if times == 1:
+        return large
+    width = -(-large.shape[1] // times)
+    wide = np.empty((len(large), times * width, 3), dtype=np.float32)
+    wide[:] = background
+    wide[:, : large.shape[1]] = large
+    shrunk: Frame = np.rint(wide.reshape(height_px, times, width, times, 3).mean(axis=(1, 3))).astype(np.uint8)
+    return shrunk
+
+
+def _enlargement(height_px: int) -> int:
+    """How much larger a line is drawn than it is shown."""
+    return 4 if height_px >= _LEAST_SHRUNK_HEIGHT else 1
 
 
 class Event(NamedTuple):

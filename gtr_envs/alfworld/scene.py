@@ -16,7 +16,7 @@ import numpy as np
 
 from gtr_envs.alfworld.icons import draw_icon
 from gtr_envs.alfworld.situation import MapMark, SeenReceptacle, SeenThing, View
-from gtr_envs.rendering import Canvas, Color, Frame, Point, text_frame, wrap_text
+from gtr_envs.rendering import Canvas, Color, Frame, Point, line_frame, wrap_text
 from gtr_envs.styles import GREEN, Look, Style
 
 INK: Color = (36, 34, 32)
@@ -442,7 +442,7 @@ def _paragraph(text: str, width: int, height: int, decor: Decor, largest: int) -
 def _line(text: str, height: int, width: int, ink: Color, ground: Color, font: str) -> Frame:
     """A line of text that is not wider than there is room; what is too wide is squeezed."""
     for line in range(max(height, LEAST_LINE), LEAST_LINE - 1, -1):
-        frame = text_frame(text, line, ink, ground, font)
+        frame = line_frame(text, line, ink, ground, font)
         if frame.shape[1] <= width:
             break
     return frame[:, : max(1, width)]

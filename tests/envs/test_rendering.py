@@ -13,7 +13,7 @@ import pygame
 import pytest
 
 from gtr_envs.errors import DependencyError
-from gtr_envs.rendering import Canvas, Event, Window, require_community_edition, text_frame
+from gtr_envs.rendering import Canvas, Event, Window, line_frame, require_community_edition, text_frame, wrap_text
 
 
 def test_the_other_distribution_is_named_with_the_remedy() -> None:
@@ -82,6 +82,31 @@ def test_a_text_frame_is_as_high_as_asked(height: int) -> None:
     frame = text_frame("M", height, (255, 255, 255), (0, 0, 0))
     assert frame.shape[0] == height
     assert frame.any()
+
+
+INK, GROUND = (250, 250, 250), (38, 44, 56)
+WORDS = "soapbottle 3 on diningtable 1"
+
+
+@pytest.mark.parametrize("height", [8, 10, 11, 13, 15, 40])
+def test_words_of_every_height_have_the_proportions_of_the_font(height: int) -> None:
+    exact = text_frame(WORDS, 400, INK, GROUND).shape[1] * height / 400
+    frame = line_frame(WORDS, height, INK, GROUND)
+    assert frame.shape == (height, frame.shape[1], 3)
+    assert frame.shape[1] == pytest.approx(exact, rel=0.05, abs=1)
+    assert frame.max() > 200
+    assert (frame[:, -3:] >= np.array(GROUND)).all()
+
+
+def test_lines_too_small_to_be_shrunk_are_left_as_they_are() -> None:
+    assert np.array_equal(line_frame(WORDS, 7, INK, GROUND), text_frame(WORDS, 7, INK, GROUND))
+
+
+@pytest.mark.parametrize("height", [7, 8, 13, 20])
+def test_wrapped_lines_fit_and_lose_no_word(height: int) -> None:
+    lines = wrap_text(WORDS * 4, height, 120)
+    assert " ".join(lines).split() == (WORDS * 4).split()
+    assert all(line_frame(line, height, INK, GROUND).shape[1] <= 121 for line in lines if " " in line)
 
 
 def test_a_window_reports_clicks_keys_and_quitting() -> None:
