@@ -204,23 +204,22 @@ def _summary_table(summary: dict[str, Any]) -> Any:
     from rich.table import Table
 
     table = Table(title=f"{summary['env']} · {summary['method']} · seed {summary['seed']}", title_justify="left")
-    for heading in ("", "success", "95 % interval", "on solvable hands", "greedy"):
+    further = {"on solvable hands": "solvable", "greedy": "greedy"}
+    if summary.get("success_rate_before_solvable") is None:  # an environment that does not say what can be won
+        del further["on solvable hands"]
+    for heading in ("", "success", "95 % interval", *further):
         table.add_column(heading, justify="left" if not heading else "right")
     for label, name in (("before", "start (SFT)"), ("after", "student"), ("teacher", "merged teacher")):
         rate = summary.get(f"success_rate_{label}")
         if rate is None:
             continue
         low, high = summary[f"success_rate_{label}_interval"]
-        solvable, greedy = summary.get(f"success_rate_{label}_solvable"), summary.get(f"success_rate_{label}_greedy")
-        cells = [
-            f"{rate:.1%}",
-            f"{low:.1%} - {high:.1%}",
-            *("" if x is None else f"{x:.1%}" for x in (solvable, greedy)),
-        ]
+        rates = [summary.get(f"success_rate_{label}_{key}") for key in further.values()]
+        cells = [f"{rate:.1%}", f"{low:.1%} - {high:.1%}", *("" if x is None else f"{x:.1%}" for x in rates)]
         table.add_row(name, *cells)
     minutes = summary.get("wall_seconds", 0) / 60
-    hands = f"{summary.get('episodes', 0)} fixed {summary['evaluation_split']} hands"
-    table.caption = f"{hands}, {summary['env_steps']} training steps, {minutes:.1f} min"
+    episodes = f"{summary.get('episodes', 0)} fixed {summary['evaluation_split']} episodes"
+    table.caption = f"{episodes}, {summary['env_steps']} training steps, {minutes:.1f} min"
     return table
 
 

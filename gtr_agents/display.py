@@ -27,6 +27,7 @@ NUMBERS: dict[str, tuple[str, str]] = {
     "guidance/kl": ("KL to teacher", "{:.4f}"),
     "rollout/entropy": ("entropy", "{:.3f}"),
     "train/ratio_error_first_epoch": ("ratio error", "{:.1e}"),
+    "recall/accuracy": ("looked up right", "{:.1%}"),
     "sft/loss": ("loss", "{:.3f}"),
     "rollout/steps_per_second": ("steps/s", "{:.0f}"),
 }
@@ -39,6 +40,10 @@ WIDE = 84
 
 HEARTBEAT_S = 15.0
 """Without a terminal a long phase says every so many seconds where it is."""
+
+
+def _told(numbers: Mapping[str, float]) -> list[str]:
+    return [f"{label} {form.format(numbers[key])}" for key, (label, form) in NUMBERS.items() if key in numbers]
 
 
 def sparkline(values: list[float], width: int = N_SPARKS) -> str:
@@ -102,6 +107,7 @@ class TrainingDisplay:
         self.successes: list[float] = []
         self._changes: dict[str, float] = {}
         self._phase, self._phase_done, self._phase_total = "starting", 0, 0
+        self._phase_numbers: dict[str, float] = {}
         self._started_s = self._phase_started_s = self._last_line_s = time.monotonic()
         # A resumed run goes on at a later update, so those seen are counted apart.
         self._n_timed = 0
@@ -136,20 +142,23 @@ class TrainingDisplay:
             total: How many times :meth:`advance` will be called for it, in units of its own; None if unknown.
         """
         self._phase, self._phase_done, self._phase_total = name, 0, total or 0
+        self._phase_numbers = {}
         self._phase_started_s = time.monotonic()
         if self._first_update_s is None and name == "collecting":
             self._first_update_s = self._phase_started_s
 
-    def advance(self, n: int = 1) -> None:
+    def advance(self, n: int = 1, metrics: Mapping[str, float] | None = None) -> None:
         """Move the current phase forward.
 
         Args:
             n: By how much.
+            metrics: How the phase goes; shown while it lasts, without a terminal whenever a line is due.
         """
         self._phase_done += n
+        self._phase_numbers |= {k: v for k, v in (metrics or {}).items() if k in NUMBERS}
         if self.enabled and self._live is None and time.monotonic() - self._last_line_s > HEARTBEAT_S:
             of_total = f"/{self._phase_total}" if self._phase_total else ""
-            self._line(f"  {self._phase} {self._phase_done}{of_total}")
+            self._line(", ".join([f"  {self._phase} {self._phase_done}{of_total}", *_told(self._phase_numbers)]))
 
     def update(self, metrics: Mapping[str, Any]) -> None:
         """Take the metrics of an update, or of a part of it; numbers not given keep their last value.
@@ -197,16 +206,15 @@ class TrainingDisplay:
         self.console.print(Text(writable), soft_wrap=True)
 
     def _plain_update(self, numbers: Mapping[str, float]) -> str:
-        shown = [f"{label} {form.format(numbers[key])}" for key, (label, form) in NUMBERS.items() if key in numbers]
         eta_s = self.eta_s()
         head = f"update {self.updates_done}/{self.total_updates}" if self.total_updates else self._phase
         elapsed = duration(time.monotonic() - self._started_s)
         left = f", {duration(eta_s)} left" if eta_s is not None else ""
-        return f"{head} [{elapsed}{left}] {', '.join(shown)}"
+        return f"{head} [{elapsed}{left}] {', '.join(_told(numbers))}"
 
     def _panel(self) -> RenderableType:
         parts: list[RenderableType] = [self._bars()]
-        if self.metrics:
+        if self.metrics or self._phase_numbers:
             parts += [Text(), self._numbers()]
         if len(self.successes) > 1:
             shown = self.successes[-N_SPARKS:]
@@ -253,10 +261,11 @@ class TrainingDisplay:
             table.add_column(style="dim", no_wrap=True)
             table.add_column(justify="right", no_wrap=True)
             table.add_column(width=2)
+        known = self.metrics | self._phase_numbers
         cells = [
-            (Text(label), Text(form.format(self.metrics[key]), "bold"), self._arrow(key))
+            (Text(label), Text(form.format(known[key]), "bold"), self._arrow(key))
             for key, (label, form) in NUMBERS.items()
-            if key in self.metrics
+            if key in known
         ]
         for start in range(0, len(cells), n_columns):
             table.add_row(*[part for cell in cells[start : start + n_columns] for part in cell])

@@ -198,7 +198,7 @@ def _draw_end(draw: ImageDraw.ImageDraw, episode: Mapping[str, Any]) -> None:
     middle = HEAD + PICTURE + STRIP // 2
     word, colour = ("SOLVED", GOOD) if episode["success"] else ("NOT SOLVED", BAD)
     draw.text((WIDTH // 2, middle - 16), word, colour, _font(34), anchor="mm")
-    told = f"return {episode['return']:g}" + ("" if episode["solvable"] else ", no solution exists")
+    told = f"return {episode['return']:g}" + (", no solution exists" if episode["solvable"] is False else "")
     draw.text((WIDTH // 2, middle + 22), told, MUTED, _font(16), anchor="mm")
 
 

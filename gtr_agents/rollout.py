@@ -153,7 +153,7 @@ class RolloutCollector:
 
     def _reset(self, slot: _Slot, policy: Actor, seed: int) -> None:
         observation, info = slot.env.reset(seed=seed)
-        slot.trajectory = Trajectory([], 0.0, seed, slot.index, solvable=bool(info.get("solvable", True)))
+        slot.trajectory = Trajectory([], 0.0, seed, slot.index, solvable=info.get("solvable"))
         self._see(slot, policy, observation, info)
 
     def _see(self, slot: _Slot, policy: Actor, observation: dict[str, Any], info: dict[str, Any]) -> None:

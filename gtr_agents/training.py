@@ -76,7 +76,7 @@ def supervised_start(config: RunConfig, seed: int, display: TrainingDisplay, log
         display.phase("learning to look up", settings.recall_steps)
 
         def on_recall(step: int, metrics: dict[str, float]) -> None:
-            display.advance()
+            display.advance(1, metrics)
             if log is not None and step % 25 == 0:
                 log.log({"recall/step": step, **metrics})
 
@@ -92,7 +92,7 @@ def supervised_start(config: RunConfig, seed: int, display: TrainingDisplay, log
     display.phase("SFT", settings.steps)
 
     def on_step(step: int, metrics: dict[str, float]) -> None:
-        display.advance()
+        display.advance(1, metrics)
         if log is not None and (step % 25 == 0 or step == settings.steps):
             log.log({"sft/step": step, **metrics})
 
@@ -315,7 +315,7 @@ def record_samples(
 ) -> None:
     """Record some episodes with frames: successes and failures in turn, as far as there are both."""
     won = [t for t in result.trajectories if t.success]
-    lost = [t for t in result.trajectories if not t.success and t.solvable]
+    lost = [t for t in result.trajectories if not t.success and t.solvable is not False]
     n = config.evaluation.recorded
     chosen = won[: max(n - n // 2, n - len(lost))] + lost[: max(n // 2, n - len(won))]
     kwargs = config.env.kwargs | config.env.evaluation | {"render_mode": "rgb_array"}

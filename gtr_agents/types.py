@@ -131,8 +131,8 @@ class Trajectory:
     """Which environment of the collector played it."""
     success: bool = False
     """True if the environment reported success."""
-    solvable: bool = True
-    """True if the task can be won at all (environments that do not say so count as winnable)."""
+    solvable: bool | None = None
+    """Whether the task can be won at all; None if the environment does not say so."""
     complete: bool = True
     """True if the episode ended; False if it was cut by the end of the rollout."""
     earlier_return: float = 0.0

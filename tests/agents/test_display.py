@@ -50,7 +50,10 @@ def test_a_long_phase_without_a_terminal_gives_a_sign_of_life(monkeypatch: pytes
     with TrainingDisplay(0, "tiny", console=console) as progress:
         progress.phase("SFT", 800)
         progress.advance(25)
-    assert written(console).splitlines()[1] == "  SFT 25/800"
+        progress.advance(25, {"sft/loss": 1.25, "sft/seconds": 3.0})
+        progress.phase("evaluating", 10)
+        progress.advance()
+    assert written(console).splitlines()[1:] == ["  SFT 25/800", "  SFT 50/800, loss 1.250", "  evaluating 1/10"]
 
 
 def test_a_character_the_output_cannot_write_does_not_end_the_run() -> None:
@@ -58,6 +61,19 @@ def test_a_character_the_output_cannot_write_does_not_end_the_run() -> None:
     with TrainingDisplay(1, "tiny \u2192 points", console=console) as progress:
         progress.message("done [bold]")
     assert written(console).splitlines() == ["tiny ? points", "done [bold]"]
+
+
+def test_the_numbers_of_a_phase_are_shown_while_it_lasts() -> None:
+    console = terminal()
+    progress = TrainingDisplay(0, "tiny", console=console)
+    progress.phase("learning to look up", 600)
+    progress.advance(1, {"recall/accuracy": 0.5})
+    console.print(progress._panel())
+    assert "looked up right" in written(console)
+    console = terminal()
+    progress.phase("SFT", 250)
+    console.print(progress._panel())
+    assert "looked up right" not in written(console)
 
 
 def test_a_disabled_display_writes_nothing() -> None:

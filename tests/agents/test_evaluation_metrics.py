@@ -72,6 +72,12 @@ def test_what_is_undefined_is_absent() -> None:
     assert {"success_rate_solvable", "action_log_prob", "self_bleu"}.isdisjoint(metrics)
 
 
+def test_success_on_what_can_be_won_is_told_only_where_the_environment_says_what_can() -> None:
+    silent = replace(episode(step(), success=True), solvable=None)
+    assert "success_rate_solvable" not in trajectory_metrics([silent])
+    assert trajectory_metrics([silent, episode(step())])["success_rate_solvable"] == 0.0
+
+
 def test_cards_are_read_in_order_or_not_at_all() -> None:
     assert reads_cards(step(cards=[1, 2])) is True
     assert reads_cards(step(cards=[2, 1])) is False
