@@ -185,13 +185,21 @@ def _draw_step(draw: ImageDraw.ImageDraw, step: Mapping[str, Any]) -> None:
         draw.text((78, y - 1 + 19 * i), line, INK, _font(15))
     y += 68
     draw.text((14, y + 6), "action", MUTED, _font(13))
-    action = wrap(step["action"] or "unreadable", 150, 22, 1)[0]
-    draw.text((78, y), action, STUDENT if step["legal"] else BAD, _font(22))
+    reward = f"{step['reward']:+.4g}" if step["reward"] else ""
+    draw.text((WIDTH - 14, y), reward, GOOD if step["reward"] > 0 else BAD, _font(22), anchor="ra")
+    room = WIDTH - 102 - _font(22).getlength(reward)
+    size, lines = _largest(step["action"] or "unreadable", room)
+    for i, line in enumerate(lines):
+        draw.text((78, y + 19 * i), line, STUDENT if step["legal"] else BAD, _font(size))
     if not step["legal"]:
-        draw.text((78, y + 28), "refused", BAD, _font(13))
-    if step["reward"]:
-        draw.text((WIDTH - 14, y), f"{step['reward']:+g}", GOOD if step["reward"] > 0 else BAD, _font(22), anchor="ra")
+        draw.text((78, y + 28 + 14 * (len(lines) - 1)), "refused", BAD, _font(13))
     draw.text((WIDTH - 14, y + 32), _advice(step), MUTED, _font(13), anchor="ra")
+
+
+def _largest(action: str, room: float) -> tuple[int, list[str]]:
+    """The size of the letters with which an action fits on one line, else a small one, and its lines."""
+    size = next((size for size in (22, 17) if len(wrap(action, room, size, 2)) == 1), 15)
+    return size, wrap(action, room, size, 2)
 
 
 def _draw_end(draw: ImageDraw.ImageDraw, episode: Mapping[str, Any]) -> None:

@@ -102,6 +102,16 @@ def test_text_is_wrapped_to_the_width_and_cut_with_dots() -> None:
     assert wrap("", 100, 15, 2) == [""]
 
 
+@pytest.mark.parametrize(
+    ("action", "size", "n_lines"),
+    [("+", 22, 1), ("take bowl 2 from countertop 1", 17, 1), ("move remotecontrol 12 to coffeetable 12", 15, 2)],
+)
+def test_an_action_is_shown_whole_and_as_large_as_it_can_be(action: str, size: int, n_lines: int) -> None:
+    chosen, lines = module._largest(action, 260)
+    assert (chosen, len(lines)) == (size, n_lines)
+    assert " ".join(lines) == action
+
+
 def test_the_terminal_shows_every_step_of_the_chosen_episode(tmp_path: Path) -> None:
     finished_run(tmp_path)
     console = Console(file=io.StringIO(), width=120)
