@@ -89,7 +89,7 @@ def figure(runs: list[dict[str, Any]]) -> None:
         axis.plot(steps, accuracy, style, color=colour, label=f"{run['backbone']}, outputs x {run['output_scale']}")
     axis.set(xlabel="steps of 64 lists", ylabel="right answers, last ten steps", ylim=(0, 1))
     axis.grid(alpha=0.3)
-    axis.legend()
+    axis.legend(loc="lower right")
     drawing.savefig(IMAGE, dpi=130)
 
 
