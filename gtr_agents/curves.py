@@ -117,7 +117,7 @@ def sections(
     for heading, figures in FIGURES.items():
         if drawn := _charts(training, figures):
             yield heading, drawn
-    keys = dict.fromkeys(key for line in supervised for key in line if key not in ("sft/step", "sft/seconds"))
+    keys = dict.fromkeys(key for line in supervised for key in line if not key.endswith(("/step", "/seconds")))
     if imitation := [(Figure(key, key), chart) for key in keys if (chart := _supervised(supervised, key))]:
         yield "Supervised start", imitation
     known = {figure.metric for figures in FIGURES.values() for figure in figures} | {f"rollout/{SUCCESS}"}
@@ -242,9 +242,10 @@ def _draw(
 
 
 def _supervised(lines: Sequence[Mapping[str, Any]], key: str) -> Markup | None:
-    numbered = [{"sft/step": i, **line} for i, line in enumerate(lines)]
-    xs, ys = points(numbered, key, "sft/step")
+    kind, _, name = key.partition("/")
+    numbered = [{f"{kind}/step": i, **line} for i, line in enumerate(lines)]
+    xs, ys = points(numbered, key, f"{kind}/step")
     if not xs:
         return None
-    series = charts.Series(key.removeprefix("sft/").replace("_", " "), "rollout", tuple(xs), tuple(ys))
+    series = charts.Series(name.replace("_", " "), "rollout", tuple(xs), tuple(ys))
     return charts.line_chart([series], NUMBER, label=key, size=(360, 180), head=lambda x: f"step {x:,.0f}")

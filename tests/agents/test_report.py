@@ -115,11 +115,15 @@ def test_an_interrupted_run_takes_its_rates_from_the_evaluations(tmp_path: Path)
 
 def test_a_purely_supervised_run_gets_a_report_that_says_so(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    write_metrics(run, {"sft/step": 25, "sft/loss": 1.5}, {"sft/step": 50, "sft/loss": 0.5})
+    recall = [{"recall/step": step, "recall/accuracy": step / 100} for step in (25, 75)]
+    write_metrics(run, *recall, {"sft/step": 25, "sft/loss": 1.5}, {"sft/step": 50, "sft/loss": 0.5})
     page = Page(build_report(tmp_path))
     assert "No success rate has been measured" in page.text
     assert "No update of reinforcement learning was recorded" in page.text
     assert "Supervised start" in page.text
+    assert "recall/accuracy" in page.text
+    assert "recall/step" not in page.text
+    assert "step 75" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Learning curve" not in page.text
 
 
