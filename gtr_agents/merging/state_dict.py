@@ -43,6 +43,13 @@ def check_compatible(base: StateDict, checkpoint: StateDict, name: str = "checkp
     Raises:
         MergeError: If tensors are missing, added, of another shape, or not finite.
     """
+    check_names(base, checkpoint, name)
+    for key, start in base.items():
+        check_tensor(start, checkpoint[key], key, name)
+
+
+def check_names(base: StateDict, checkpoint: StateDict, name: str) -> None:
+    """Raise :class:`MergeError` if a checkpoint has not the names of its base; no tensor is read."""
     if base.keys() != checkpoint.keys():
         missing = sorted(base.keys() - checkpoint.keys())[:3]
         extra = sorted(checkpoint.keys() - base.keys())[:3]
@@ -50,12 +57,14 @@ def check_compatible(base: StateDict, checkpoint: StateDict, name: str = "checkp
             f"{name} must hold the same tensors as the base; missing: {missing}, not in the base: {extra}. "
             "Merge checkpoints of one run only."
         )
-    for key, start in base.items():
-        tensor = checkpoint[key]
-        if tensor.shape != start.shape:
-            raise MergeError(f"{name}: {key!r} must have shape {tuple(start.shape)}, got {tuple(tensor.shape)}")
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise MergeError(f"{name}: {key!r} holds NaN or infinity; drop this checkpoint, its training diverged")
+
+
+def check_tensor(start: Tensor, tensor: Tensor, key: str, name: str) -> None:
+    """Raise :class:`MergeError` if one tensor of a checkpoint has another shape than the base's or is not finite."""
+    if tensor.shape != start.shape:
+        raise MergeError(f"{name}: {key!r} must have shape {tuple(start.shape)}, got {tuple(tensor.shape)}")
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise MergeError(f"{name}: {key!r} holds NaN or infinity; drop this checkpoint, its training diverged")
 
 
 def check_weights(weights: Sequence[float], count: int) -> None:

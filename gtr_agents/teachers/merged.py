@@ -92,7 +92,7 @@ class TeacherManager:
             base: The policy's weights before the first update; copied. Accumulators stay on its devices.
         """
         self._merge = STREAMING_METHODS[self.method](base, density=self.density, election=self.election)
-        self._published = self._merge.base
+        self._published = dict(self._merge.base)
         self._version = 1
         self._drift = 0.0
 

@@ -1,0 +1,346 @@
+"""TIES over a run's checkpoints as they come: constant memory and constant work per checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gtr_agents.errors import MergeError
+from gtr_agents.merging.rules import TiesRules
+from gtr_agents.merging.state_dict import (
+    StateDict,
+    add_delta,
+    check_compatible,
+    check_names,
+    check_tensor,
+    copy_state,
+    state_hash,
+    task_vector,
+)
+from gtr_agents.merging.stores import FolderStore, MemoryStore, SumsStore, Update, read_settings
+from gtr_agents.merging.sums import Sums
+from gtr_agents.merging.trim import checkpoint_threshold, trim, trim_below
+
+
+class StreamingTies:
+    """TIES over any number of checkpoints with constant memory and constant work per checkpoint.
+
+    Trimming looks at one checkpoint only, election and average need only sums, so four sums per entry replace
+    the whole history; the result equals :func:`ties_merge` over all checkpoints with their current weights.
+    Accumulators are float32 (float64 for a float64 base), in memory on the device of the base, or in the
+    memory-mapped files of a folder. In a folder, every change is written beside the old state and becomes the
+    state by one rename, and memory is that of a few copies of the largest tensor.
+
+    Args:
+        base: The model at the start of the run. A dict is copied; any other mapping (:class:`ShardedState`) is read
+            tensor by tensor when needed and must not change. Zeros if checkpoints are deltas already.
+        density: Share of each task vector kept, in (0, 1].
+        election: ``"total"`` or ``"frequency"``.
+        zero: What an undecided election gives: ``"zero"``, ``"positive"`` or ``"majority"``.
+        min_mass: Entries whose agreeing weight is below this share of all weight become 0; 0 is off.
+        trim_scope: ``"tensor"`` trims each tensor alone, ``"global"`` all tensors of a checkpoint by one threshold.
+        folder: Where the accumulators live on disk; if it holds a state, that is continued. In memory if None.
+
+    Raises:
+        MergeError: If a range does not fit, the base is not finite, or the folder's state is damaged or was made from
+            another base or with other settings.
+        UnknownNameError: If there is no such rule or scope.
+    """
+
+    def __init__(
+        self,
+        base: StateDict,
+        density: float = 0.8,
+        election: str = "total",
+        *,
+        zero: str = "zero",
+        min_mass: float = 0.0,
+        trim_scope: str = "tensor",
+        folder: str | Path | None = None,
+    ) -> None:
+        self.rules = TiesRules(density, election, zero, min_mass, trim_scope)
+        check_compatible(base, base, "base")
+        self.total_weight = 0.0
+        self.members: dict[str, float] = {}
+        self._base = copy_state(base) if isinstance(base, dict) else base
+        self._store: SumsStore = MemoryStore(self._base) if folder is None else self._open(Path(folder))
+
+    def _open(self, folder: Path) -> FolderStore:
+        store = FolderStore(folder, self._base)
+        settings = read_settings(folder)
+        if settings is not None:
+            self._check_settings(settings)
+            store.check_files()
+            self._take_members(settings)
+        return store
+
+    @property
+    def base(self) -> StateDict:
+        """The base; do not change its tensors."""
+        return self._base
+
+    @property
+    def density(self) -> float:
+        """Share of each task vector that is kept."""
+        return self.rules.density
+
+    @property
+    def election(self) -> str:
+        """How signs are elected."""
+        return self.rules.election
+
+    def add(
+        self,
+        checkpoint: StateDict,
+        weight: float = 1.0,
+        id: str | None = None,
+        *,
+        decay: float = 1.0,
+    ) -> None:
+        """Add one checkpoint; nothing is changed if it is refused.
+
+        Args:
+            checkpoint: The same tensors as the base; a mapping that reads its tensors when asked is fine.
+            weight: Its weight beside the current ones, >= 0.
+            id: Unique name; numbered if None.
+            decay: Factor for :meth:`decay`, applied to the earlier checkpoints once this one is accepted.
+
+        Raises:
+            MergeError: If the id was added before, weight or decay are outside their range, or the tensors do
+                not fit or are not finite.
+        """
+        name = id if id is not None else f"checkpoint-{len(self.members) + 1}"
+        if name in self.members:
+            raise MergeError(f"checkpoint {name!r} was added before; it must not count twice")
+        if not 0.0 <= weight < float("inf"):
+            raise MergeError(f"the weight of a checkpoint must be finite and >= 0, got {weight!r}")
+        _check_decay(decay)
+        label = f"checkpoint {name!r}"
+        check_names(self._base, checkpoint, label)
+        if not self._store.atomic or self.rules.trim_scope == "global":
+            check_compatible(self._base, checkpoint, label)
+        threshold = (
+            checkpoint_threshold(self._base, checkpoint, self.density) if self.rules.trim_scope == "global" else None
+        )
+
+        def update(key: str, sums: Sums) -> None:
+            start, tensor = self._base[key], checkpoint[key]
+            if self._store.atomic:
+                check_tensor(start, tensor, key, label)
+            vector = task_vector(start, tensor)
+            trimmed = trim(vector, self.density) if threshold is None else trim_below(vector, threshold)
+            if decay != 1.0:
+                sums.decay(decay)
+            sums.add(trimmed.to(sums.positive.device), weight)
+
+        members = {earlier: own * decay for earlier, own in self.members.items()} | {name: weight}
+        self._commit(update, members, self.total_weight * decay + weight)
+
+    def decay(self, factor: float) -> None:
+        """Multiply the weight of everything added so far by a factor in [0, 1].
+
+        Args:
+            factor: ``1 - alpha`` before each new checkpoint gives an exponential moving average.
+
+        Raises:
+            MergeError: If the factor is outside [0, 1].
+        """
+        _check_decay(factor)
+        members = {name: weight * factor for name, weight in self.members.items()}
+        self._commit(lambda _key, sums: sums.decay(factor), members, self.total_weight * factor)
+
+    def _commit(self, update: Update, members: dict[str, float], total_weight: float) -> None:
+        self._store.rewrite(update, self._settings(members, total_weight))
+        self.members, self.total_weight = members, total_weight
+
+    def merged(self, lam: float = 1.0) -> dict[str, Tensor]:
+        """Return base plus ``lam`` times the merged task vector, in the base's types.
+
+        Args:
+            lam: Scale of the merged task vector.
+
+        Returns:
+            New tensors; those that are not floating point are copies of the base's.
+        """
+        return dict(self.merged_tensors(lam))
+
+    def merged_tensors(self, lam: float = 1.0) -> Iterator[tuple[str, Tensor]]:
+        """Give the tensors of :meth:`merged` one after the other, for :func:`write_shards`.
+
+        Args:
+            lam: Scale of the merged task vector.
+
+        Yields:
+            Name and new tensor.
+        """
+        merged = set(self._store.names)
+        for name, start in self._base.items():
+            yield name, add_delta(start, self.delta(name), lam) if name in merged else start.clone()
+
+    def delta(self, name: str) -> Tensor:
+        """Return the merged task vector of one floating-point tensor, on the base's device."""
+        return self._store.read(name).merged(self.rules, self.total_weight).to(self._base[name].device)
+
+    def diagnostics(self) -> dict[str, float]:
+        """Summarise how well the checkpoints agree, from the sums alone.
+
+        Returns:
+            ``agreement`` (share of the larger sign, mean over entries with mass), ``elected_agreement``
+            (share of the elected sign), ``conflict_mass`` (0 none, 0.5 complete), ``coverage`` (share of
+            entries with mass) and ``norm_ratio`` (norm of the merge over norm of the linear mean of the
+            trimmed vectors); 0 where undefined.
+        """
+        sums = torch.zeros(8, dtype=torch.float64)
+        for name in self._store.names:
+            sums += self._partial_sums(name)
+        return _summary(sums)
+
+    def tensor_diagnostics(self) -> dict[str, dict[str, float]]:
+        """Return what :meth:`diagnostics` tells, for every floating-point tensor by name."""
+        return {name: _summary(self._partial_sums(name)) for name in self._store.names}
+
+    def _partial_sums(self, name: str) -> Tensor:
+        """Return one tensor's contributions to the eight sums behind :meth:`diagnostics`."""
+        sums = self._store.read(name)
+        plus, minus = sums.positive_mass, sums.negative_mass
+        mass = plus + minus
+        has_mass = mass > 0
+        share = mass.masked_fill(~has_mass, 1.0)
+        sign = sums.sign(self.rules)
+        elected = torch.where(sign > 0, plus, torch.where(sign < 0, minus, torch.zeros_like(minus)))
+        mean = (sums.positive + sums.negative) / (self.total_weight or 1.0)
+        parts = (
+            (torch.maximum(plus, minus) / share).sum(dtype=torch.float64),
+            (elected / share).sum(dtype=torch.float64),
+            has_mass.sum(),
+            torch.tensor(mass.numel()),
+            torch.minimum(sums.positive, -sums.negative).sum(dtype=torch.float64),
+            (sums.positive - sums.negative).sum(dtype=torch.float64),
+            sums.merged(self.rules, self.total_weight).double().square().sum(),
+            mean.double().square().sum(),
+        )
+        return torch.stack([part.double().cpu() for part in parts])
+
+    def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return everything but the base: accumulator tensors by name, and JSON-ready settings.
+
+        Returns:
+            Tensors named ``FIELD/NAME`` (the live ones, not copies), and the settings with the base's hash.
+        """
+        tensors = {
+            f"{field}/{name}": tensor
+            for name in self._store.names
+            for field, tensor in self._store.read(name).tensors().items()
+        }
+        return tensors, self._settings(self.members, self.total_weight)
+
+    def load_state_dict(self, tensors: StateDict, settings: dict[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` returned, bit for bit.
+
+        Args:
+            tensors: The accumulator tensors.
+            settings: The settings.
+
+        Raises:
+            MergeError: If base, rules or tensors are not those of this object.
+        """
+        self._check_settings(settings)
+        check_compatible(self.state_dict()[0], tensors, "saved accumulators")
+
+        def copy(name: str, sums: Sums) -> None:
+            for field, tensor in sums.tensors().items():
+                tensor.copy_(tensors[f"{field}/{name}"])
+
+        self._store.rewrite(copy, settings)
+        self._take_members(settings)
+
+    def save(self, folder: str | Path) -> None:
+        """Write accumulators and settings, not the base, to a folder; a state that it holds is replaced.
+
+        Args:
+            folder: A folder of its own. Written tensor by tensor beside an older state, which a crash leaves usable.
+                If the accumulators live in it already, nothing is left to do.
+        """
+        if isinstance(self._store, FolderStore) and self._store.folder.resolve() == Path(folder).resolve():
+            return
+
+        def copy(name: str, sums: Sums) -> None:
+            for field, tensor in self._store.read(name).tensors().items():
+                sums.tensors()[field].copy_(tensor)
+
+        FolderStore(folder, self._base).rewrite(copy, self._settings(self.members, self.total_weight))
+
+    @classmethod
+    def load(cls, folder: str | Path, base: StateDict, *, on_disk: bool = False) -> StreamingTies:
+        """Continue what :meth:`save` wrote, bit for bit, with the rules it was made with.
+
+        Args:
+            folder: What was given to :meth:`save`, or where accumulators on disk live.
+            base: The model at the start of the run, the same as then.
+            on_disk: Keep the accumulators in that folder instead of reading them into memory.
+
+        Returns:
+            The merge.
+
+        Raises:
+            MergeError: If there is no state, it is damaged, or it was made from another base.
+        """
+        settings = read_settings(Path(folder))
+        if settings is None:
+            raise MergeError(f"expected the state of a streaming merge in {folder}, found none")
+        stored = cls(base, **{name: settings[name] for name in asdict(TiesRules())}, folder=folder)
+        if on_disk:
+            return stored
+        loaded = cls(base, **asdict(stored.rules))
+        loaded.load_state_dict(*stored.state_dict())
+        return loaded
+
+    @cached_property
+    def _base_hash(self) -> str:
+        return state_hash(self._base)
+
+    def _settings(self, members: dict[str, float], total_weight: float) -> dict[str, Any]:
+        return {
+            **asdict(self.rules),
+            "members": dict(members),
+            "total_weight": total_weight,
+            "base_hash": self._base_hash,
+        }
+
+    def _check_settings(self, settings: dict[str, Any]) -> None:
+        """Raise :class:`MergeError` unless settings have this base and these rules; rules they lack are the default."""
+        given = asdict(TiesRules()) | settings
+        for key, expected in (asdict(self.rules) | {"base_hash": self._base_hash}).items():
+            if given.get(key) != expected:
+                raise MergeError(f"saved {key} must be {expected!r}, got {given.get(key)!r}")
+
+    def _take_members(self, settings: dict[str, Any]) -> None:
+        self.members = {str(name): float(weight) for name, weight in settings["members"].items()}
+        self.total_weight = float(settings["total_weight"])
+
+
+def _check_decay(factor: float) -> None:
+    if not 0.0 <= factor <= 1.0:
+        raise MergeError(f"the decay factor must be in [0, 1], got {factor!r}")
+
+
+def _summary(sums: Tensor) -> dict[str, float]:
+    """Turn the eight sums into the five numbers of :meth:`StreamingTies.diagnostics`."""
+    agreement, elected, covered, entries, conflict, magnitude, merged_square, mean_square = sums.tolist()
+    return {
+        "agreement": _ratio(agreement, covered),
+        "elected_agreement": _ratio(elected, covered),
+        "conflict_mass": _ratio(conflict, magnitude),
+        "coverage": _ratio(covered, entries),
+        "norm_ratio": _ratio(merged_square, mean_square) ** 0.5,
+    }
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator > 0 else 0.0
