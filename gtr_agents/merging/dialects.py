@@ -10,9 +10,10 @@
 | undecided | 0 | majority of all entries | positive | positive |
 | divisor | agreeing weight | agreeing count | agreeing weight | agreeing count |
 
-*original* is the code of the TIES paper's authors, its mean variant; *mergekit* its ``ties`` with ``normalize``; *peft*
-the function ``peft.utils.merge_utils.ties`` on deltas (its ``add_weighted_adapter`` hands it LoRA factors instead).
-Written from their documented behaviour and compared with peft's function in the tests.
+Some versions of mergekit refuse a density that would keep nothing instead of keeping one entry. *original* is the code
+of the TIES paper's authors, its mean variant; *mergekit* its ``ties`` with ``normalize``; *peft* the function
+``peft.utils.merge_utils.ties`` on deltas (its ``add_weighted_adapter`` hands it LoRA factors instead). Written from
+their documented behaviour and compared with peft's function in the tests.
 """
 
 from __future__ import annotations

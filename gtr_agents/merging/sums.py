@@ -47,11 +47,12 @@ class Sums:
             trimmed: The tensor's shape and type.
             weight: Its weight, >= 0.
         """
-        self.positive.add_(trimmed.clamp(min=0), alpha=weight)
-        self.negative.add_(trimmed.clamp(max=0), alpha=weight)
-        # A Python float times a bool tensor would be float32 even in a float64 merge.
-        self.positive_mass.add_((trimmed > 0).to(trimmed.dtype), alpha=weight)
-        self.negative_mass.add_((trimmed < 0).to(trimmed.dtype), alpha=weight)
+        # One temporary for all four, of the merge's type: fresh memory costs more than the arithmetic.
+        part = trimmed.clamp(min=0)
+        self.positive.add_(part, alpha=weight)
+        self.negative.add_(torch.clamp(trimmed, max=0, out=part), alpha=weight)
+        self.positive_mass.add_(torch.gt(trimmed, 0, out=part), alpha=weight)
+        self.negative_mass.add_(torch.lt(trimmed, 0, out=part), alpha=weight)
 
     def decay(self, factor: float) -> None:
         """Multiply the weight of everything added so far, in place."""
@@ -77,13 +78,14 @@ class Sums:
             A new tensor; 0 where nothing agrees.
         """
         sign = self.sign(rules)
-        total = torch.where(sign > 0, self.positive, self.negative)
-        mass = torch.where(sign > 0, self.positive_mass, self.negative_mass)
+        wins = sign > 0
+        total = torch.where(wins, self.positive, self.negative)
+        mass = torch.where(wins, self.positive_mass, self.negative_mass)
         # A mass can be 0 beside a sum that is not once decay has pushed it out of the float range.
-        usable = (sign != 0) & (mass > 0)
+        useless = (sign == 0) | (mass <= 0)
         if rules.min_mass > 0:
-            usable &= mass >= rules.min_mass * total_weight * (1 - TIE_TOLERANCE)
-        return torch.where(usable, total / mass.masked_fill(mass == 0, 1.0), torch.zeros_like(total))
+            useless |= mass < rules.min_mass * total_weight * (1 - TIE_TOLERANCE)
+        return total.div_(mass.masked_fill_(useless, 1.0)).masked_fill_(useless, 0.0)
 
 
 FIELDS = tuple(item.name for item in fields(Sums))

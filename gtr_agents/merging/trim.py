@@ -75,7 +75,7 @@ def trim_below(vector: Tensor, threshold: Tensor) -> Tensor:
         A tensor of the same shape and type.
     """
     kept = vector.abs().to(threshold.dtype) >= threshold.to(vector.device)
-    return torch.where(kept, vector, torch.zeros_like(vector))
+    return torch.where(kept, vector, 0.0)
 
 
 def global_threshold(vectors: Callable[[], Iterable[Tensor]], density: float) -> Tensor:

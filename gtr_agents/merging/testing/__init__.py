@@ -50,7 +50,12 @@ __all__ = [
 
 
 def judge_merge(
-    merge: Merge, *, densities: Sequence[float] = (0.2, 0.5, 0.8, 1.0), skip: Iterable[str] = (), seed: int = 0
+    merge: Merge,
+    *,
+    densities: Sequence[float] = (0.2, 0.5, 0.8, 1.0),
+    skip: Iterable[str] = (),
+    seed: int = 0,
+    tolerance: float = 1e-9,
 ) -> list[Verdict]:
     """Try every law of a merge.
 
@@ -59,6 +64,7 @@ def judge_merge(
         densities: What it is tried with, in (0, 1]; ``(1.0,)`` if it trims nothing.
         skip: Laws that are not tried, names in :data:`MERGE_LAWS`.
         seed: Of the cases.
+        tolerance: Largest difference that rounding may make; 1e-5 if the library computes in float32.
 
     Returns:
         One verdict per law.
@@ -66,7 +72,7 @@ def judge_merge(
     Raises:
         UnknownNameError: If a law to be skipped does not exist.
     """
-    return judge(MERGE_LAWS, MergeTrial(merge, densities, seed), skip)
+    return judge(MERGE_LAWS, MergeTrial(merge, densities, seed=seed, tolerance=tolerance), skip)
 
 
 def judge_streaming(
@@ -78,6 +84,7 @@ def judge_streaming(
     load: Callable[[Path, Mapping[str, Tensor]], Stream] | None = None,
     skip: Iterable[str] = (),
     seed: int = 0,
+    tolerance: float = 1e-9,
 ) -> list[Verdict]:
     """Try every law of a streaming merge.
 
@@ -89,6 +96,7 @@ def judge_streaming(
         load: (folder, base) to stream.
         skip: Laws that are not tried, names in :data:`STREAM_LAWS` or ``"persistence"``.
         seed: Of the run.
+        tolerance: Largest difference that rounding may make; 1e-5 if the library computes in float32.
 
     Returns:
         One verdict per law.
@@ -97,16 +105,17 @@ def judge_streaming(
         UnknownNameError: If a law to be skipped does not exist.
     """
     laws = STREAM_LAWS | {"persistence": lambda trial: persistence(trial, folder)}
-    return judge(laws, StreamTrial(start, batch, save, load, seed), skip)
+    return judge(laws, StreamTrial(start, batch, save, load, seed=seed, tolerance=tolerance), skip)
 
 
-def judge_lora(merge: LoraMerge, *, skip: Iterable[str] = (), seed: int = 0) -> list[Verdict]:
+def judge_lora(merge: LoraMerge, *, skip: Iterable[str] = (), seed: int = 0, tolerance: float = 1e-9) -> list[Verdict]:
     """Try every law of merging LoRA adapters.
 
     Args:
         merge: The merge; it gets float64 factors.
         skip: Laws that are not tried, names in :data:`LORA_LAWS`.
         seed: Of the adapters.
+        tolerance: Largest difference that rounding may make; 1e-5 if the library computes in float32.
 
     Returns:
         One verdict per law.
@@ -114,7 +123,7 @@ def judge_lora(merge: LoraMerge, *, skip: Iterable[str] = (), seed: int = 0) -> 
     Raises:
         UnknownNameError: If a law to be skipped does not exist.
     """
-    return judge(LORA_LAWS, LoraTrial(merge, seed), skip)
+    return judge(LORA_LAWS, LoraTrial(merge, seed=seed, tolerance=tolerance), skip)
 
 
 def check_merge(merge: Merge, **options: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gtr_agents.merging.testing.verdicts import LawBrokenError, expect_states, raises
+from gtr_agents.merging.testing.verdicts import LawBrokenError, Trial, raises
 from gtr_agents.seeding import torch_generator
 
 LoraMerge = Callable[[Sequence[Mapping[str, Tensor]], Mapping[str, Any], Sequence[float], float], Mapping[str, Tensor]]
@@ -20,13 +20,11 @@ CONFIG: dict[str, Any] = {"peft_type": "LORA", "r": 2, "lora_alpha": 6, "target_
 
 
 @dataclass(slots=True)
-class LoraTrial:
+class LoraTrial(Trial):
     """A merge of adapters and the adapters it is tried on: two modules, rank 2, float64."""
 
     merge: LoraMerge
     """The merge on trial."""
-    seed: int = 0
-    """Of the adapters."""
 
     def adapters(self, n: int) -> list[dict[str, Tensor]]:
         """Draw different adapters."""
@@ -57,14 +55,16 @@ def _product(adapter: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
 def _lora_itself(trial: LoraTrial) -> None:
     (adapter,) = trial.adapters(1)
     merged = trial.merge([adapter], CONFIG, [1.0], 1.0)
-    expect_states(merged, _product(adapter, 3.0), "one LoRA adapter of weight 1 must be itself, (alpha / r) * B @ A")
+    trial.expect_states(
+        merged, _product(adapter, 3.0), "one LoRA adapter of weight 1 must be itself, (alpha / r) * B @ A"
+    )
 
 
 def _rslora_itself(trial: LoraTrial) -> None:
     (adapter,) = trial.adapters(1)
     merged = trial.merge([adapter], {**CONFIG, "use_rslora": True}, [1.0], 1.0)
     expected = _product(adapter, 6.0 / 2**0.5)
-    expect_states(merged, expected, "one rsLoRA adapter of weight 1 must be itself, (alpha / sqrt(r)) * B @ A")
+    trial.expect_states(merged, expected, "one rsLoRA adapter of weight 1 must be itself, (alpha / sqrt(r)) * B @ A")
 
 
 def _dora_refused(trial: LoraTrial) -> None:
@@ -72,16 +72,16 @@ def _dora_refused(trial: LoraTrial) -> None:
     for module, rows in (("up", 6), ("down", 4)):
         adapter[f"{PREFIX}{module}.lora_magnitude_vector"] = torch.linspace(1.0, 2.0, rows, dtype=torch.float64)
     if not raises(trial.merge, [adapter], {**CONFIG, "use_dora": True}, [1.0], 1.0):
-        raise LawBrokenError(
-            "a DoRA adapter is not W + scale*B*A and must be refused, or merged by its effective weight"
-        )
+        raise LawBrokenError("a DoRA adapter is no scale*B*A, and its effect depends on the base: it must be refused")
 
 
 def _lora_idempotence(trial: LoraTrial) -> None:
     (adapter,) = trial.adapters(1)
     for n in (2, 4):
         merged = trial.merge([adapter] * n, CONFIG, [1.0 / n] * n, 1.0)
-        expect_states(merged, _product(adapter, 3.0), f"{n} copies of one adapter with weights 1/{n} must merge to it")
+        trial.expect_states(
+            merged, _product(adapter, 3.0), f"{n} copies of one adapter with weights 1/{n} must merge to it"
+        )
 
 
 def _rotation(trial: LoraTrial) -> None:
@@ -95,7 +95,7 @@ def _rotation(trial: LoraTrial) -> None:
     for density in (0.5, 1.0):
         expected = trial.merge(adapters, CONFIG, [1.0, 0.5, 2.0], density)
         got = trial.merge(turned, CONFIG, [1.0, 0.5, 2.0], density)
-        expect_states(
+        trial.expect_states(
             got, expected, f"factors (Q A, B Q^-1) of the same adapter must change nothing, density {density}"
         )
 
@@ -104,7 +104,7 @@ def _lora_weight_scale(trial: LoraTrial) -> None:
     adapters = trial.adapters(3)
     expected = trial.merge(adapters, CONFIG, [1.0, 0.5, 2.0], 1.0)
     got = trial.merge(adapters, CONFIG, [4.0, 2.0, 8.0], 1.0)
-    expect_states(got, expected, "weights four times as large must change nothing")
+    trial.expect_states(got, expected, "weights four times as large must change nothing")
 
 
 def _unequal_lengths(trial: LoraTrial) -> None:

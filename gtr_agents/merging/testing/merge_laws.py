@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from gtr_agents.merging.testing.verdicts import TOLERANCE, LawBrokenError, expect, raises
+from gtr_agents.merging.testing.verdicts import LawBrokenError, Trial, raises
 from gtr_agents.seeding import torch_generator
 
 Merge = Callable[[Sequence[Tensor], Sequence[float], float], Tensor]
@@ -37,15 +37,13 @@ class Case:
 
 
 @dataclass(slots=True)
-class MergeTrial:
+class MergeTrial(Trial):
     """A merge and the cases it is tried on."""
 
     merge: Merge
     """The merge on trial."""
     densities: Sequence[float] = (0.2, 0.5, 0.8, 1.0)
     """Densities it is tried with."""
-    seed: int = 0
-    """Of the cases."""
 
     def cases(self, name: str) -> Iterator[Case]:
         """Give the cases of a law: fixed ones with zeros, equal magnitudes and one entry, then random ones."""
@@ -82,47 +80,51 @@ def _idempotence(trial: MergeTrial) -> None:
     for case in trial.cases("idempotence"):
         copies = [case.vectors[0]] * len(case.vectors)
         merged = trial.merge(copies, case.weights, case.density)
-        expect(merged, _trimmed(case.vectors[0], case.density), f"copies of one vector must merge to it; {case}")
+        trial.expect(merged, _trimmed(case.vectors[0], case.density), f"copies of one vector must merge to it; {case}")
 
 
 def _one_hot(trial: MergeTrial) -> None:
     for case in trial.cases("one hot"):
         weights = [0.0] * (len(case.vectors) - 1) + [1.0]
         merged = trial.merge(case.vectors, weights, case.density)
-        expect(merged, _trimmed(case.vectors[-1], case.density), f"weights {weights} must pick the last vector; {case}")
+        trial.expect(
+            merged, _trimmed(case.vectors[-1], case.density), f"weights {weights} must pick the last vector; {case}"
+        )
 
 
 def _permutation(trial: MergeTrial) -> None:
     for case in trial.cases("permutation"):
         turned = trial.merge(case.vectors[::-1], case.weights[::-1], case.density)
-        expect(turned, trial.merge(case.vectors, case.weights, case.density), f"order must not matter; {case}")
+        trial.expect(turned, trial.merge(case.vectors, case.weights, case.density), f"order must not matter; {case}")
 
 
 def _weight_scale(trial: MergeTrial) -> None:
     for case in trial.cases("weight scale"):
         scaled = trial.merge(case.vectors, [4.0 * w for w in case.weights], case.density)
         expected = trial.merge(case.vectors, case.weights, case.density)
-        expect(scaled, expected, f"weights four times as large must change nothing; {case}")
+        trial.expect(scaled, expected, f"weights four times as large must change nothing; {case}")
 
 
 def _homogeneity(trial: MergeTrial) -> None:
     for case in trial.cases("homogeneity"):
         scaled = trial.merge([2.0 * v for v in case.vectors], case.weights, case.density)
         expected = 2.0 * trial.merge(case.vectors, case.weights, case.density)
-        expect(scaled, expected, f"doubled vectors must give the doubled merge; {case}")
+        trial.expect(scaled, expected, f"doubled vectors must give the doubled merge; {case}")
 
 
 def _sign_symmetry(trial: MergeTrial) -> None:
     for case in trial.cases("sign symmetry"):
         turned = trial.merge([-v for v in case.vectors], case.weights, case.density)
-        expect(turned, -trial.merge(case.vectors, case.weights, case.density), f"merge(-x) must be -merge(x); {case}")
+        trial.expect(
+            turned, -trial.merge(case.vectors, case.weights, case.density), f"merge(-x) must be -merge(x); {case}"
+        )
 
 
 def _bound(trial: MergeTrial) -> None:
     for case in trial.cases("bound"):
         largest = torch.stack([_trimmed(v, case.density).abs() for v in case.vectors]).amax(0)
         merged = trial.merge(case.vectors, case.weights, case.density)
-        if not bool((merged.abs() <= largest + TOLERANCE).all()):
+        if not bool((merged.abs() <= largest + trial.tolerance).all()):
             raise LawBrokenError(
                 f"no entry may exceed the largest trimmed one {largest.tolist()}, got {merged.tolist()}; {case}"
             )
@@ -133,7 +135,7 @@ def _neutral_zero(trial: MergeTrial) -> None:
         more = [*case.vectors, torch.zeros_like(case.vectors[0])]
         merged = trial.merge(more, [*case.weights, 1.0], case.density)
         expected = trial.merge(case.vectors, case.weights, case.density)
-        expect(merged, expected, f"a vector of zeros must change nothing; {case}")
+        trial.expect(merged, expected, f"a vector of zeros must change nothing; {case}")
 
 
 def _nested_trim(trial: MergeTrial) -> None:
@@ -156,19 +158,21 @@ def _linear_limit(trial: MergeTrial) -> None:
         agreeing = [v.abs() + 0.125 for v in case.vectors]
         merged = trial.merge(agreeing, case.weights, 1.0)
         mean = sum((w * v for w, v in zip(case.weights, agreeing, strict=True)), torch.zeros_like(agreeing[0]))
-        expect(merged, mean / sum(case.weights), f"without trim and conflict it must be the weighted mean; {case}")
+        trial.expect(
+            merged, mean / sum(case.weights), f"without trim and conflict it must be the weighted mean; {case}"
+        )
 
 
 def _weighted_election(trial: MergeTrial) -> None:
     merged = trial.merge([_tensor([1.0]), _tensor([-0.8]), _tensor([-0.8])], [0.9, 0.05, 0.05], 1.0)
-    expect(merged, _tensor([1.0]), "deltas 1, -0.8, -0.8 with weights 0.9, 0.05, 0.05: the heavy one must win")
+    trial.expect(merged, _tensor([1.0]), "deltas 1, -0.8, -0.8 with weights 0.9, 0.05, 0.05: the heavy one must win")
 
 
 def _selective_average(trial: MergeTrial) -> None:
     vectors = [_tensor([0.4, -0.1, 0.3, 0.0, -0.5]), _tensor([0.2, 0.3, -0.6, 0.15, -0.1])]
     merged = trial.merge(vectors, [0.25, 0.75], 1.0)
     expected = _tensor([0.25, 0.3, -0.6, 0.15, -0.2])
-    expect(merged, expected, "entries against the elected sign must not count, weights 1/4 and 3/4")
+    trial.expect(merged, expected, "entries against the elected sign must not count, weights 1/4 and 3/4")
 
 
 def _inputs_untouched(trial: MergeTrial) -> None:

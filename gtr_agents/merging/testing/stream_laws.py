@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from gtr_agents.merging.testing.verdicts import LawBrokenError, expect_states
+from gtr_agents.merging.testing.verdicts import LawBrokenError, Trial
 from gtr_agents.seeding import torch_generator
 
 StateMerge = Callable[[Mapping[str, Tensor], Sequence[Mapping[str, Tensor]], Sequence[float]], Mapping[str, Tensor]]
@@ -30,7 +30,7 @@ class Stream(Protocol):
 
 
 @dataclass(slots=True)
-class StreamTrial:
+class StreamTrial(Trial):
     """A streaming merge, its batch form, and the run they are tried on."""
 
     start: Callable[[Mapping[str, Tensor]], Stream]
@@ -41,8 +41,6 @@ class StreamTrial:
     """(stream, folder) to nothing; None if it cannot be saved."""
     load: Callable[[Path, Mapping[str, Tensor]], Stream] | None = None
     """(folder, base) to stream."""
-    seed: int = 0
-    """Of the run."""
 
     def run(self) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
         """Return base and six checkpoints of three tensors, float64, with entries that tie."""
@@ -62,7 +60,7 @@ def _streaming_is_batch(trial: StreamTrial) -> None:
     for n, (checkpoint, weight) in enumerate(zip(checkpoints, weights, strict=True), start=1):
         stream.add(checkpoint, weight)
         expected = trial.batch(base, checkpoints[:n], weights[:n])
-        expect_states(stream.merged(), expected, f"after {n} checkpoints the stream must equal the batch merge")
+        trial.expect_states(stream.merged(), expected, f"after {n} checkpoints the stream must equal the batch merge")
 
 
 def _decay_is_reweighting(trial: StreamTrial) -> None:
@@ -73,7 +71,7 @@ def _decay_is_reweighting(trial: StreamTrial) -> None:
         stream.add(checkpoint, 0.5, decay=0.5)
         weights = [*(0.5 * w for w in weights), 0.5]
         expected = trial.batch(base, checkpoints[:n], weights)
-        expect_states(
+        trial.expect_states(
             stream.merged(), expected, f"after {n} decays the stream must equal the batch with weights {weights}"
         )
 

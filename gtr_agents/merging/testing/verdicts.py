@@ -10,9 +10,6 @@ from torch import Tensor
 
 from gtr_agents.errors import unknown_name
 
-TOLERANCE = 1e-9
-"""Largest difference that rounding in float64 may make."""
-
 
 class LawBrokenError(AssertionError):
     """A merge breaks a law; the message tells the case."""
@@ -33,18 +30,27 @@ class Verdict:
         return not self.message
 
 
-def expect(got: Tensor, expected: Tensor, what: str) -> None:
-    """Raise :class:`LawBrokenError` unless two tensors are equal but for rounding in float64."""
-    if got.shape != expected.shape or not bool(((got - expected).abs() <= TOLERANCE * (1 + expected.abs())).all()):
-        raise LawBrokenError(f"{what}: expected {expected.tolist()}, got {got.tolist()}")
+@dataclass(slots=True, kw_only=True)
+class Trial:
+    """What all trials have in common."""
 
+    seed: int = 0
+    """Of the cases."""
+    tolerance: float = 1e-9
+    """Largest difference that rounding may make, beside 1 and beside the value; 1e-5 for a library in float32."""
 
-def expect_states(got: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str) -> None:
-    """Raise :class:`LawBrokenError` unless two state dicts are equal but for rounding in float64."""
-    if set(got) != set(expected):
-        raise LawBrokenError(f"{what}: expected tensors {sorted(expected)}, got {sorted(got)}")
-    for name, tensor in expected.items():
-        expect(got[name].double(), tensor.double(), f"{what}, tensor {name!r}")
+    def expect(self, got: Tensor, expected: Tensor, what: str) -> None:
+        """Raise :class:`LawBrokenError` unless two tensors are equal but for rounding."""
+        close = got.shape == expected.shape
+        if not close or not bool(((got - expected).abs() <= self.tolerance * (1 + expected.abs())).all()):
+            raise LawBrokenError(f"{what}: expected {expected.tolist()}, got {got.tolist()}")
+
+    def expect_states(self, got: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str) -> None:
+        """Raise :class:`LawBrokenError` unless two state dicts are equal but for rounding."""
+        if set(got) != set(expected):
+            raise LawBrokenError(f"{what}: expected tensors {sorted(expected)}, got {sorted(got)}")
+        for name, tensor in expected.items():
+            self.expect(got[name].double(), tensor.double(), f"{what}, tensor {name!r}")
 
 
 def raises(function: Callable[..., Any], *arguments: Any) -> bool:

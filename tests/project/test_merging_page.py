@@ -1,0 +1,80 @@
+"""The page on merging says what the raw data say, and its scripts measure what they claim."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "merging.md"
+DATA = ROOT / "docs" / "results_data" / "merging"
+
+
+def script(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return runpy.run_path(str(ROOT / "benchmarks" / f"{name}.py"))
+
+
+def test_the_tables_of_laws_show_the_raw_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = json.loads((DATA / "laws.json").read_text())
+    assert script("merging_laws", monkeypatch)["tables"](data) in PAGE.read_text()
+
+
+def test_the_laws_that_were_judged_are_those_that_exist() -> None:
+    from gtr_agents.merging.testing import LORA_LAWS, MERGE_LAWS, STREAM_LAWS
+
+    verdicts = json.loads((DATA / "laws.json").read_text())["verdicts"]
+    laws = {kind: {tuple(group) for group in libraries.values()} for kind, libraries in verdicts.items()}
+    expected = {"merges": MERGE_LAWS, "adapters": LORA_LAWS, "streams": [*STREAM_LAWS, "persistence"]}
+    assert laws == {kind: {tuple(names)} for kind, names in expected.items()}
+
+
+def test_what_is_ours_keeps_every_law() -> None:
+    verdicts = json.loads((DATA / "laws.json").read_text())["verdicts"]
+    for libraries in verdicts.values():
+        for library, group in libraries.items():
+            if library.startswith("gtr-suite"):
+                assert not any(group.values()), library
+
+
+def test_peft_is_judged_on_adapters_that_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Laws that peft breaks are broken by its arithmetic, not by a script that feeds it wrongly.
+    judged = script("merging_laws", monkeypatch)
+    verdicts = json.loads((DATA / "laws.json").read_text())["verdicts"]["adapters"]
+    assert all(not verdicts[f"peft `{combination}`"]["LoRA is itself"] for combination in judged["COMBINATIONS"])
+    adapter = {
+        "base_model.model.up.lora_A.weight": torch.eye(2, 3),
+        "base_model.model.up.lora_B.weight": torch.ones(4, 2),
+    }
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 6, "target_modules": ["up"]}
+    with torch.random.fork_rng(devices=[]):
+        merged = judged["peft_lora"]([adapter], config, [1.0], 1.0, combination="cat")
+        with pytest.raises(RuntimeError, match="peft has no place for"):
+            judged["peft_lora"](
+                [{**adapter, "base_model.model.up.other": torch.ones(1)}], config, [1.0], 1.0, combination="cat"
+            )
+    assert merged["up.weight"].flatten().tolist() == pytest.approx([3.0, 3.0, 0.0] * 4, abs=1e-6)
+
+
+def test_shapes_are_read_and_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    speed = script("merging_speed", monkeypatch)
+    assert speed["shapes"]("2x3x4,5x6x1") == [(2, 3, 4), (5, 6, 1)]
+    assert speed["n_entries"]("2x3x4,5x6x1") == 54
+    made = dict(speed["checkpoint"]("2x3x2", 1))
+    assert {name: tuple(tensor.shape) for name, tensor in made.items()} == {
+        "layers.0.0.weight": (2, 3),
+        "layers.1.0.weight": (2, 3),
+    }
+    base, again = dict(speed["checkpoint"]("2x3x2", 0)), dict(speed["checkpoint"]("2x3x2", 1))
+    assert all(
+        bool((tensor != base[name]).any()) and bool((tensor == again[name]).all()) for name, tensor in made.items()
+    )
+
+
+def test_the_tables_of_speed_show_the_raw_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert script("merging_speed", monkeypatch)["report"](DATA) in PAGE.read_text()
