@@ -1,14 +1,16 @@
 """TIES as public implementations compute it: for parity tests only, slow, and all tensors at once.
 
-| step | ours | original | mergekit | peft |
-|---|---|---|---|---|
-| vector | each tensor | all tensors as one | each tensor | each tensor |
-| kept | ``int(d n)``, at least 1 | ``int(d n) + 1`` | ``int(d n)``, at least 1 | ``int(d n)``, may be 0 |
-| equal magnitudes | all kept | all kept | as many as fit | as many as fit |
-| weights | yes | none | yes | yes, but not in the election |
-| ``frequency`` counts | weights | (does not exist) | checkpoints | checkpoints |
-| undecided | 0 | majority of all entries | positive | positive |
-| divisor | agreeing weight | agreeing count | agreeing weight | agreeing count |
+====================  ========================  ================  ========================  ======================
+step                  ours                      original          mergekit                  peft
+====================  ========================  ================  ========================  ======================
+vector                each tensor               all as one        each tensor               each tensor
+kept                  ``int(d n)``, at least 1  ``int(d n) + 1``  ``int(d n)``, at least 1  ``int(d n)``, may be 0
+equal magnitudes      all kept                  all kept          as many as fit            as many as fit
+weights               yes                       none              yes                       not in the election
+``frequency`` counts  weights                   (none)            checkpoints               checkpoints
+undecided             0                         majority of all   positive                  positive
+divisor               agreeing weight           agreeing count    agreeing weight           agreeing count
+====================  ========================  ================  ========================  ======================
 
 Some versions of mergekit refuse a density that would keep nothing instead of keeping one entry. *original* is the code
 of the TIES paper's authors, its mean variant; *mergekit* its ``ties`` with ``normalize``; *peft* the function
