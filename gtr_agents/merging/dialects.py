@@ -96,8 +96,8 @@ def dialect_ties(
 
 def _merge(vectors: Sequence[Tensor], weights: Sequence[float], rules: TiesRules, dialect: Dialect) -> Tensor:
     trimmed = torch.stack([_trim(vector, rules.density, dialect) for vector in vectors])
-    weight = torch.tensor(weights if dialect.weighted else [1.0] * len(weights), dtype=trimmed.dtype)
-    weight = weight.reshape(-1, *[1] * (trimmed.dim() - 1))
+    shares = weights if dialect.weighted else [1.0] * len(weights)
+    weight = torch.tensor(shares, dtype=trimmed.dtype, device=trimmed.device).reshape(-1, *[1] * (trimmed.dim() - 1))
     positive, negative = (trimmed > 0).to(trimmed.dtype), (trimmed < 0).to(trimmed.dtype)
     if rules.election == "total":
         sign = torch.sign(((weight if dialect.weighted_election else 1.0) * trimmed).sum(0))

@@ -16,16 +16,8 @@ from transformers.pytorch_utils import Conv1D
 
 from gtr_agents.errors import MergeError
 from gtr_agents.merging import ShardedState, StreamingTies, merge
-from gtr_agents.merging.lora import (
-    CompressedAdapter,
-    LoraDeltas,
-    ZeroState,
-    compress,
-    dense_weights,
-    factor_space_approximation,
-    randomised_svd,
-    scale_of,
-)
+from gtr_agents.merging.compress import CompressedAdapter, compress, randomised_svd
+from gtr_agents.merging.lora import LoraDeltas, ZeroState, dense_weights, factor_space_approximation, scale_of
 
 CLOSE = 1e-6
 EXACT = 1e-12
@@ -349,6 +341,15 @@ def test_peft_reads_a_compressed_adapter_of_full_rank_as_the_task_vectors(settin
     shape_only = {key: value for key, value in settings.items() if key != "use_rslora"}
     for name, delta in reloaded(compressed, shape_only).items():
         torch.testing.assert_close(delta, deltas[name], rtol=0, atol=1e-5)
+
+
+def test_the_scale_of_a_compressed_adapter_is_one_whatever_scales_went_in() -> None:
+    config = {**CONFIG, "use_rslora": True, "rank_pattern": {"up": 2}, "alpha_pattern": {"down": 5}}
+    deltas = LoraDeltas(adapter(1), config)
+    compressed = compress(deltas, 4, config)
+    assert {scale_of(compressed.config, module) for module in ("up", "down")} == {1.0}
+    for name, delta in LoraDeltas(compressed.tensors, compressed.config).items():
+        torch.testing.assert_close(delta, deltas[name], rtol=0, atol=EXACT * 100)
 
 
 def test_energy_is_what_is_lost() -> None:

@@ -77,4 +77,29 @@ def test_shapes_are_read_and_made(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_tables_of_speed_show_the_raw_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert script("merging_speed", monkeypatch)["report"](DATA) in PAGE.read_text()
+    speed = script("merging_speed", monkeypatch)
+    begin, end = speed["MARKS"]
+    shown = PAGE.read_text().split(begin)[1].split(end)[0]
+    assert shown.strip() == speed["report"](DATA)
+
+
+def test_a_table_of_speed_tells_the_ratios() -> None:
+    data = {
+        "shapes": "2x3x4",
+        "entries": 24_000_000,
+        "threads": 1,
+        "torch": "2",
+        "cores": 2,
+        "trims": {"shape": [2, 3], "seconds": {"histogram": 0.002, "argsort": 0.05}},
+        "streaming": {
+            "add": {"3": 1.0, "100": 1.1},
+            "merged": {"3": 0.5, "100": 0.4},
+            "peak_bytes": {"3": 2**30, "100": 2**30},
+        },
+        "argsort": {"seconds": 12.0, "peak_bytes": {"8": 2**31}},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        text = script("merging_speed", patch)["tables"](data)
+    assert "| argsort | 50.0 | 25.0 |" in text
+    assert "| streaming, 100 checkpoints | 1.10 | 0.40 | 1.10 | 1024 |" in text
+    assert "takes 8.0 times as long" in text
