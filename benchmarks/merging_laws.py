@@ -26,7 +26,7 @@ from peft.tuners.lora import LoraLayer
 from peft.utils import merge_utils, set_peft_model_state_dict
 from torch import Tensor, nn
 
-from gtr_agents.merging import StreamingTies, merge
+from gtr_agents.merging import StreamingLinear, StreamingTies, merge
 from gtr_agents.merging.lora import LoraDeltas, ZeroState
 from gtr_agents.merging.testing import Verdict, judge_lora, judge_merge, judge_streaming
 
@@ -130,18 +130,25 @@ def judge() -> dict[str, dict[str, list[Verdict]]]:
         adapters[f"peft `{combination}`"] = functools.partial(peft_lora, combination=combination)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
-        stream = judge_streaming(
-            StreamingTies,
-            lambda base, checkpoints, weights: merge(base, checkpoints, weights=weights),
-            Path(folder),
-            save=StreamingTies.save,
-            load=lambda saved, base: StreamingTies.load(saved, base),
-        )
+        streams = {
+            f"gtr-suite `{kind.__name__}`": judge_streaming(
+                kind,
+                functools.partial(_batch, method=kind.method),
+                Path(folder) / kind.method,
+                save=kind.save,
+                load=lambda saved, base, kind=kind: kind.load(saved, base),  # type: ignore[misc]
+            )
+            for kind in (StreamingTies, StreamingLinear)
+        }
         return {
             "merges": {name: judge_merge(function) for name, function in merges.items()},
             "adapters": {name: judge_lora(function, tolerance=1e-5) for name, function in adapters.items()},
-            "streams": {"gtr-suite `StreamingTies`": stream},
+            "streams": streams,
         }
+
+
+def _batch(base: Any, checkpoints: Any, weights: Any, method: str) -> dict[str, Tensor]:
+    return merge(base, checkpoints, weights=weights, method=method)
 
 
 def run() -> None:

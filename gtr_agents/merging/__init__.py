@@ -15,7 +15,8 @@ from gtr_agents.merging.rules import TiesRules
 from gtr_agents.merging.shards import ShardedState, write_shards
 from gtr_agents.merging.slerp import slerp
 from gtr_agents.merging.state_dict import StateDict, add_delta, check_compatible, check_weights, task_vector
-from gtr_agents.merging.ties import StreamingTies, elect_and_average
+from gtr_agents.merging.streaming import StreamingLinear, StreamingTies
+from gtr_agents.merging.ties import elect_and_average
 from gtr_agents.merging.trim import checkpoint_threshold, trim, trim_below
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "MERGE_METHODS",
     "MergeMethod",
     "ShardedState",
+    "StreamingLinear",
     "StreamingTies",
     "TiesRules",
     "ema_weights",

@@ -15,13 +15,13 @@ from gtr_agents.errors import MergeError
 from gtr_agents.files import flush, sha256
 from gtr_agents.merging.shards import ShardedState, map_new_file
 from gtr_agents.merging.state_dict import StateDict, compute_dtype
-from gtr_agents.merging.sums import FIELDS, Sums
+from gtr_agents.merging.sums import Accumulators
 
 MANIFEST = "manifest.json"
 _STATE = "sums-"
 _WRITING = ".writing-"
 
-Update = Callable[[str, Sums], None]
+Update = Callable[[str, Accumulators], None]
 """(name of a tensor, its sums) to nothing; changes the sums in place."""
 
 
@@ -33,7 +33,7 @@ class SumsStore(Protocol):
     atomic: bool
     """An update that raises leaves everything as it was."""
 
-    def read(self, name: str) -> Sums:
+    def read(self, name: str) -> Accumulators:
         """Return the sums of one tensor; not to be changed."""
         ...
 
@@ -47,15 +47,16 @@ class MemoryStore:
 
     Args:
         base: The model at the start of the run.
+        kind: Which sums are kept.
     """
 
     atomic = False
 
-    def __init__(self, base: StateDict) -> None:
+    def __init__(self, base: StateDict, kind: type[Accumulators]) -> None:
         self.names = float_names(base)
-        self._sums = {name: Sums.zeros(base[name]) for name in self.names}
+        self._sums = {name: kind.zeros(base[name]) for name in self.names}
 
-    def read(self, name: str) -> Sums:
+    def read(self, name: str) -> Accumulators:
         """Return the live sums of one tensor."""
         return self._sums[name]
 
@@ -74,21 +75,23 @@ class FolderStore:
     Args:
         folder: Of its own; created by the first update.
         base: The model at the start of the run; for names, shapes and types.
+        kind: Which sums are kept.
     """
 
     atomic = True
 
-    def __init__(self, folder: str | Path, base: StateDict) -> None:
+    def __init__(self, folder: str | Path, base: StateDict, kind: type[Accumulators]) -> None:
         self.folder = Path(folder)
+        self._kind = kind
         self.names = float_names(base)
         self._base = base
         self._state = newest_state(self.folder)
 
-    def read(self, name: str) -> Sums:
+    def read(self, name: str) -> Accumulators:
         """Map the sums of one tensor; zeros if there is no state yet."""
         if self._state is None:
-            return Sums.zeros(self._base[name])
-        return Sums(**ShardedState(self._state / self._file(name)))
+            return self._kind.zeros(self._base[name])
+        return self._kind(**ShardedState(self._state / self._file(name)))
 
     def rewrite(self, update: Update, settings: Mapping[str, Any]) -> None:
         """Write the updated sums of every tensor, then make them the state."""
@@ -118,7 +121,7 @@ class FolderStore:
     def _write(self, path: Path, name: str, update: Update) -> str:
         start = self._base[name]
         shape = torch.empty_like(start, dtype=compute_dtype(start), device="meta")
-        sums = Sums(**map_new_file(path, dict.fromkeys(FIELDS, shape)))
+        sums = self._kind(**map_new_file(path, dict.fromkeys(self._kind.field_names(), shape)))
         if self._state is not None:  # a new file is zeros already
             for field, tensor in self.read(name).tensors().items():
                 sums.tensors()[field].copy_(tensor)

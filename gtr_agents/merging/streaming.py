@@ -1,12 +1,12 @@
-"""TIES over a run's checkpoints as they come: constant memory and constant work per checkpoint."""
+"""Merges over a run's checkpoints as they come: constant memory and constant work per checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -24,55 +24,45 @@ from gtr_agents.merging.state_dict import (
     task_vector,
 )
 from gtr_agents.merging.stores import FolderStore, MemoryStore, SumsStore, Update, read_settings
-from gtr_agents.merging.sums import Sums
+from gtr_agents.merging.sums import Accumulators, LinearSums, Sums
 from gtr_agents.merging.trim import checkpoint_threshold, trim, trim_below
 
 
-class StreamingTies:
-    """TIES over any number of checkpoints with constant memory and constant work per checkpoint.
+class StreamingMerge:
+    """A merge over any number of checkpoints with constant memory and constant work per checkpoint.
 
-    Trimming looks at one checkpoint only, election and average need only sums, so four sums per entry replace
-    the whole history; the result equals :func:`ties_merge` over all checkpoints with their current weights.
-    Accumulators are float32 (float64 for a float64 base), in memory on the device of the base, or in the
+    A few sums per entry replace the whole history, so the result equals the merge of all checkpoints with their current
+    weights. Accumulators are float32 (float64 for a float64 base), in memory on the device of the base, or in the
     memory-mapped files of a folder. In a folder, every change is written beside the old state and becomes the
     state by one rename, and memory is that of a few copies of the largest tensor.
 
     Args:
         base: The model at the start of the run. A dict is copied; any other mapping (:class:`ShardedState`) is read
             tensor by tensor when needed and must not change. Zeros if checkpoints are deltas already.
-        density: Share of each task vector kept, in (0, 1].
-        election: ``"total"`` or ``"frequency"``.
-        zero: What an undecided election gives: ``"zero"``, ``"positive"`` or ``"majority"``.
-        min_mass: Entries whose agreeing weight is below this share of all weight become 0; 0 is off.
-        trim_scope: ``"tensor"`` trims each tensor alone, ``"global"`` all tensors of a checkpoint by one threshold.
+        rules: How it is trimmed and elected; a linear merge has the defaults without trim.
         folder: Where the accumulators live on disk; if it holds a state, that is continued. In memory if None.
 
     Raises:
-        MergeError: If a range does not fit, the base is not finite, or the folder's state is damaged or was made from
-            another base or with other settings.
-        UnknownNameError: If there is no such rule or scope.
+        MergeError: If the base is not finite, or the folder's state is damaged or was made from another base, by
+            another method or with other rules.
     """
 
-    def __init__(
-        self,
-        base: StateDict,
-        density: float = 0.8,
-        election: str = "total",
-        *,
-        zero: str = "zero",
-        min_mass: float = 0.0,
-        trim_scope: str = "tensor",
-        folder: str | Path | None = None,
-    ) -> None:
-        self.rules = TiesRules(density, election, zero, min_mass, trim_scope)
+    method: str
+    """Name of the method, as in saved settings."""
+    sums_type: type[Accumulators]
+    """Which sums the method needs."""
+
+    def __init__(self, base: StateDict, rules: TiesRules, folder: str | Path | None = None) -> None:
+        self.rules = rules
         check_compatible(base, base, "base")
         self.total_weight = 0.0
         self.members: dict[str, float] = {}
         self._base = copy_state(base) if isinstance(base, dict) else base
-        self._store: SumsStore = MemoryStore(self._base) if folder is None else self._open(Path(folder))
+        self._store: SumsStore
+        self._store = MemoryStore(self._base, self.sums_type) if folder is None else self._open(Path(folder))
 
     def _open(self, folder: Path) -> FolderStore:
-        store = FolderStore(folder, self._base)
+        store = FolderStore(folder, self._base, self.sums_type)
         settings = read_settings(folder)
         if settings is not None:
             self._check_settings(settings)
@@ -84,16 +74,6 @@ class StreamingTies:
     def base(self) -> StateDict:
         """The base; do not change its tensors."""
         return self._base
-
-    @property
-    def density(self) -> float:
-        """Share of each task vector that is kept."""
-        return self.rules.density
-
-    @property
-    def election(self) -> str:
-        """How signs are elected."""
-        return self.rules.election
 
     def add(
         self,
@@ -125,22 +105,23 @@ class StreamingTies:
         check_names(self._base, checkpoint, label)
         if not self._store.atomic or self.rules.trim_scope == "global":
             check_compatible(self._base, checkpoint, label)
-        threshold = (
-            checkpoint_threshold(self._base, checkpoint, self.density) if self.rules.trim_scope == "global" else None
-        )
+        sparsify = self._sparsifier(checkpoint)
 
-        def update(key: str, sums: Sums) -> None:
+        def update(key: str, sums: Accumulators) -> None:
             start, tensor = self._base[key], checkpoint[key]
             if self._store.atomic:
                 check_tensor(start, tensor, key, label)
-            vector = task_vector(start, tensor)
-            trimmed = trim(vector, self.density) if threshold is None else trim_below(vector, threshold)
+            vector = sparsify(task_vector(start, tensor))
             if decay != 1.0:
                 sums.decay(decay)
-            sums.add(trimmed.to(sums.positive.device), weight)
+            sums.add(vector.cpu() if self._store.atomic else vector, weight)  # files are on the CPU
 
         members = {earlier: own * decay for earlier, own in self.members.items()} | {name: weight}
         self._commit(update, members, self.total_weight * decay + weight)
+
+    def _sparsifier(self, checkpoint: StateDict) -> Callable[[Tensor], Tensor]:  # noqa: ARG002 - for subclasses
+        """Return what is done to each task vector of a checkpoint before it is added; nothing by default."""
+        return lambda vector: vector
 
     def decay(self, factor: float) -> None:
         """Multiply the weight of everything added so far by a factor in [0, 1].
@@ -187,46 +168,6 @@ class StreamingTies:
         """Return the merged task vector of one floating-point tensor, on the base's device."""
         return self._store.read(name).merged(self.rules, self.total_weight).to(self._base[name].device)
 
-    def diagnostics(self) -> dict[str, float]:
-        """Summarise how well the checkpoints agree, from the sums alone.
-
-        Returns:
-            ``agreement`` (share of the larger sign, mean over entries with mass), ``elected_agreement``
-            (share of the elected sign), ``conflict_mass`` (0 none, 0.5 complete), ``coverage`` (share of
-            entries with mass) and ``norm_ratio`` (norm of the merge over norm of the linear mean of the
-            trimmed vectors); 0 where undefined.
-        """
-        sums = torch.zeros(8, dtype=torch.float64)
-        for name in self._store.names:
-            sums += self._partial_sums(name)
-        return _summary(sums)
-
-    def tensor_diagnostics(self) -> dict[str, dict[str, float]]:
-        """Return what :meth:`diagnostics` tells, for every floating-point tensor by name."""
-        return {name: _summary(self._partial_sums(name)) for name in self._store.names}
-
-    def _partial_sums(self, name: str) -> Tensor:
-        """Return one tensor's contributions to the eight sums behind :meth:`diagnostics`."""
-        sums = self._store.read(name)
-        plus, minus = sums.positive_mass, sums.negative_mass
-        mass = plus + minus
-        has_mass = mass > 0
-        share = mass.masked_fill(~has_mass, 1.0)
-        sign = sums.sign(self.rules)
-        elected = torch.where(sign > 0, plus, torch.where(sign < 0, minus, torch.zeros_like(minus)))
-        mean = (sums.positive + sums.negative) / (self.total_weight or 1.0)
-        parts = (
-            (torch.maximum(plus, minus) / share).sum(dtype=torch.float64),
-            (elected / share).sum(dtype=torch.float64),
-            has_mass.sum(),
-            torch.tensor(mass.numel()),
-            torch.minimum(sums.positive, -sums.negative).sum(dtype=torch.float64),
-            (sums.positive - sums.negative).sum(dtype=torch.float64),
-            sums.merged(self.rules, self.total_weight).double().square().sum(),
-            mean.double().square().sum(),
-        )
-        return torch.stack([part.double().cpu() for part in parts])
-
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return everything but the base: accumulator tensors by name, and JSON-ready settings.
 
@@ -253,7 +194,7 @@ class StreamingTies:
         self._check_settings(settings)
         check_compatible(self.state_dict()[0], tensors, "saved accumulators")
 
-        def copy(name: str, sums: Sums) -> None:
+        def copy(name: str, sums: Accumulators) -> None:
             for field, tensor in sums.tensors().items():
                 tensor.copy_(tensors[f"{field}/{name}"])
 
@@ -270,14 +211,14 @@ class StreamingTies:
         if isinstance(self._store, FolderStore) and self._store.folder.resolve() == Path(folder).resolve():
             return
 
-        def copy(name: str, sums: Sums) -> None:
+        def copy(name: str, sums: Accumulators) -> None:
             for field, tensor in self._store.read(name).tensors().items():
                 sums.tensors()[field].copy_(tensor)
 
-        FolderStore(folder, self._base).rewrite(copy, self._settings(self.members, self.total_weight))
+        FolderStore(folder, self._base, self.sums_type).rewrite(copy, self._settings(self.members, self.total_weight))
 
     @classmethod
-    def load(cls, folder: str | Path, base: StateDict, *, on_disk: bool = False) -> StreamingTies:
+    def load(cls, folder: str | Path, base: StateDict, *, on_disk: bool = False) -> Self:
         """Continue what :meth:`save` wrote, bit for bit, with the rules it was made with.
 
         Args:
@@ -294,12 +235,18 @@ class StreamingTies:
         settings = read_settings(Path(folder))
         if settings is None:
             raise MergeError(f"expected the state of a streaming merge in {folder}, found none")
-        stored = cls(base, **{name: settings[name] for name in asdict(TiesRules())}, folder=folder)
+        options = cls._options(settings)
+        stored = cls(base, folder=folder, **options)
         if on_disk:
             return stored
-        loaded = cls(base, **asdict(stored.rules))
+        loaded = cls(base, **options)
         loaded.load_state_dict(*stored.state_dict())
         return loaded
+
+    @classmethod
+    def _options(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments beside base and folder that saved settings were made with."""
+        raise NotImplementedError
 
     @cached_property
     def _base_hash(self) -> str:
@@ -307,6 +254,7 @@ class StreamingTies:
 
     def _settings(self, members: dict[str, float], total_weight: float) -> dict[str, Any]:
         return {
+            "method": self.method,
             **asdict(self.rules),
             "members": dict(members),
             "total_weight": total_weight,
@@ -315,14 +263,135 @@ class StreamingTies:
 
     def _check_settings(self, settings: dict[str, Any]) -> None:
         """Raise :class:`MergeError` unless settings have this base and these rules; rules they lack are the default."""
-        given = asdict(TiesRules()) | settings
-        for key, expected in (asdict(self.rules) | {"base_hash": self._base_hash}).items():
+        given = {"method": "ties"} | asdict(TiesRules()) | settings
+        own = {"method": self.method, **asdict(self.rules), "base_hash": self._base_hash}
+        for key, expected in own.items():
             if given.get(key) != expected:
                 raise MergeError(f"saved {key} must be {expected!r}, got {given.get(key)!r}")
 
     def _take_members(self, settings: dict[str, Any]) -> None:
         self.members = {str(name): float(weight) for name, weight in settings["members"].items()}
         self.total_weight = float(settings["total_weight"])
+
+
+class StreamingLinear(StreamingMerge):
+    """The weighted mean of any number of checkpoints: a moving average with ``decay``, a simple one without.
+
+    Args:
+        base: The model at the start of the run; as for :class:`StreamingMerge`.
+        folder: Where the accumulators live on disk; in memory if None.
+
+    Raises:
+        MergeError: If the base is not finite, or the folder's state does not fit.
+    """
+
+    method = "linear"
+    sums_type = LinearSums
+
+    def __init__(self, base: StateDict, *, folder: str | Path | None = None) -> None:
+        super().__init__(base, TiesRules(density=1.0), folder)
+
+    @classmethod
+    def _options(cls, settings: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG003 - a mean has no options
+        return {}
+
+
+class StreamingTies(StreamingMerge):
+    """TIES over any number of checkpoints with constant memory and constant work per checkpoint.
+
+    Trimming looks at one checkpoint only, election and average need only sums, so four sums per entry replace
+    the whole history; the result equals :func:`ties_merge` over all checkpoints with their current weights.
+
+    Args:
+        base: The model at the start of the run; as for :class:`StreamingMerge`.
+        density: Share of each task vector kept, in (0, 1].
+        election: ``"total"`` or ``"frequency"``.
+        zero: What an undecided election gives: ``"zero"``, ``"positive"`` or ``"majority"``.
+        min_mass: Entries whose agreeing weight is below this share of all weight become 0; 0 is off.
+        trim_scope: ``"tensor"`` trims each tensor alone, ``"global"`` all tensors of a checkpoint by one threshold.
+        folder: Where the accumulators live on disk; if it holds a state, that is continued. In memory if None.
+
+    Raises:
+        MergeError: If a range does not fit, the base is not finite, or the folder's state does not fit.
+        UnknownNameError: If there is no such rule or scope.
+    """
+
+    method = "ties"
+    sums_type = Sums
+
+    def __init__(
+        self,
+        base: StateDict,
+        density: float = 0.8,
+        election: str = "total",
+        *,
+        zero: str = "zero",
+        min_mass: float = 0.0,
+        trim_scope: str = "tensor",
+        folder: str | Path | None = None,
+    ) -> None:
+        super().__init__(base, TiesRules(density, election, zero, min_mass, trim_scope), folder)
+
+    @classmethod
+    def _options(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: settings[name] for name in asdict(TiesRules()) if name in settings}
+
+    @property
+    def density(self) -> float:
+        """Share of each task vector that is kept."""
+        return self.rules.density
+
+    @property
+    def election(self) -> str:
+        """How signs are elected."""
+        return self.rules.election
+
+    def _sparsifier(self, checkpoint: StateDict) -> Callable[[Tensor], Tensor]:
+        if self.rules.trim_scope == "tensor":
+            return lambda vector: trim(vector, self.density)
+        threshold = checkpoint_threshold(self._base, checkpoint, self.density)
+        return lambda vector: trim_below(vector, threshold)
+
+    def diagnostics(self) -> dict[str, float]:
+        """Summarise how well the checkpoints agree, from the sums alone.
+
+        Returns:
+            ``agreement`` (share of the larger sign, mean over entries with mass), ``elected_agreement``
+            (share of the elected sign), ``conflict_mass`` (0 none, 0.5 complete), ``coverage`` (share of
+            entries with mass) and ``norm_ratio`` (norm of the merge over norm of the linear mean of the
+            trimmed vectors); 0 where undefined.
+        """
+        sums = torch.zeros(8, dtype=torch.float64)
+        for name in self._store.names:
+            sums += self._partial_sums(name)
+        return _summary(sums)
+
+    def tensor_diagnostics(self) -> dict[str, dict[str, float]]:
+        """Return what :meth:`diagnostics` tells, for every floating-point tensor by name."""
+        return {name: _summary(self._partial_sums(name)) for name in self._store.names}
+
+    def _partial_sums(self, name: str) -> Tensor:
+        """Return one tensor's contributions to the eight sums behind :meth:`diagnostics`."""
+        sums = self._store.read(name)
+        assert isinstance(sums, Sums)
+        plus, minus = sums.positive_mass, sums.negative_mass
+        mass = plus + minus
+        has_mass = mass > 0
+        share = mass.masked_fill(~has_mass, 1.0)
+        sign = sums.sign(self.rules)
+        elected = torch.where(sign > 0, plus, torch.where(sign < 0, minus, torch.zeros_like(minus)))
+        mean = (sums.positive + sums.negative) / (self.total_weight or 1.0)
+        parts = (
+            (torch.maximum(plus, minus) / share).sum(dtype=torch.float64),
+            (elected / share).sum(dtype=torch.float64),
+            has_mass.sum(),
+            torch.tensor(mass.numel()),
+            torch.minimum(sums.positive, -sums.negative).sum(dtype=torch.float64),
+            (sums.positive - sums.negative).sum(dtype=torch.float64),
+            sums.merged(self.rules, self.total_weight).double().square().sum(),
+            mean.double().square().sum(),
+        )
+        return torch.stack([part.double().cpu() for part in parts])
 
 
 def _check_decay(factor: float) -> None:

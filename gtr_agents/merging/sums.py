@@ -1,6 +1,6 @@
-"""All that TIES needs to know of the past: four sums per entry, whatever the number of checkpoints.
+"""All that a streaming merge needs to know of the past: a few sums per entry, whatever the number of checkpoints.
 
-For trimmed task vectors ``t_i`` with weights ``w_i`` (reference for the sums: ``docs/merging.md``)::
+A linear merge needs ``sum w_i t_i``. TIES needs four sums of the trimmed task vectors ``t_i`` with weights ``w_i``::
 
     P = sum w_i max(t_i, 0)      cP = sum w_i [t_i > 0]
     N = sum w_i min(t_i, 0)      cN = sum w_i [t_i < 0]
@@ -9,6 +9,7 @@ For trimmed task vectors ``t_i`` with weights ``w_i`` (reference for the sums: `
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -17,8 +18,58 @@ from gtr_agents.merging.rules import TIE_TOLERANCE, TiesRules, frequency_sign, r
 from gtr_agents.merging.state_dict import compute_dtype
 
 
+class Accumulators:
+    """What the sums of all methods can do; subclasses are dataclasses of tensors of one shape and type."""
+
+    __slots__ = ()
+
+    @classmethod
+    def field_names(cls) -> tuple[str, ...]:
+        """Return the names of the sums, as in saved files."""
+        return tuple(item.name for item in fields(cls))  # type: ignore[arg-type]
+
+    @classmethod
+    def zeros(cls, like: Tensor) -> Self:
+        """Return the sums of no checkpoint, on the device of ``like``."""
+        dtype = compute_dtype(like)
+        return cls(*(torch.zeros_like(like, dtype=dtype) for _ in cls.field_names()))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the sums by name; the live ones, not copies."""
+        return {name: getattr(self, name) for name in self.field_names()}
+
+    def decay(self, factor: float) -> None:
+        """Multiply the weight of everything added so far, in place."""
+        for tensor in self.tensors().values():
+            tensor.mul_(factor)
+
+    def add(self, vector: Tensor, weight: float) -> None:
+        """Add one task vector, sparse or not, with a weight >= 0, in place."""
+        raise NotImplementedError
+
+    def merged(self, rules: TiesRules, total_weight: float) -> Tensor:
+        """Return the merged task vector, a new tensor."""
+        raise NotImplementedError
+
+
 @dataclass(slots=True)
-class Sums:
+class LinearSums(Accumulators):
+    """The sum of one tensor, of its shape, in float32 (float64 for a float64 tensor)."""
+
+    total: Tensor
+    """Weighted sum of the entries."""
+
+    def add(self, vector: Tensor, weight: float) -> None:
+        """Add one task vector in place."""
+        self.total.add_(vector, alpha=weight)
+
+    def merged(self, rules: TiesRules, total_weight: float) -> Tensor:  # noqa: ARG002 - there is nothing to elect
+        """Return the weighted mean; 0 without weight."""
+        return self.total / (total_weight or 1.0)
+
+
+@dataclass(slots=True)
+class Sums(Accumulators):
     """The four sums of one tensor; every field has the tensor's shape, in float32 (float64 for a float64 tensor)."""
 
     positive: Tensor
@@ -30,34 +81,19 @@ class Sums:
     negative_mass: Tensor
     """Weight of the checkpoints whose entry is negative."""
 
-    @classmethod
-    def zeros(cls, like: Tensor) -> Sums:
-        """Return the sums of no checkpoint, on the device of ``like``."""
-        dtype = compute_dtype(like)
-        return cls(*(torch.zeros_like(like, dtype=dtype) for _ in range(4)))
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the four tensors by field name; the live ones, not copies."""
-        return {name: getattr(self, name) for name in FIELDS}
-
-    def add(self, trimmed: Tensor, weight: float) -> None:
+    def add(self, vector: Tensor, weight: float) -> None:
         """Add one trimmed task vector in place.
 
         Args:
-            trimmed: The tensor's shape and type.
+            vector: The tensor's shape and type.
             weight: Its weight, >= 0.
         """
         # One temporary for all four, of the merge's type: fresh memory costs more than the arithmetic.
-        part = trimmed.clamp(min=0)
+        part = vector.clamp(min=0)
         self.positive.add_(part, alpha=weight)
-        self.negative.add_(torch.clamp(trimmed, max=0, out=part), alpha=weight)
-        self.positive_mass.add_(torch.gt(trimmed, 0, out=part), alpha=weight)
-        self.negative_mass.add_(torch.lt(trimmed, 0, out=part), alpha=weight)
-
-    def decay(self, factor: float) -> None:
-        """Multiply the weight of everything added so far, in place."""
-        for tensor in self.tensors().values():
-            tensor.mul_(factor)
+        self.negative.add_(torch.clamp(vector, max=0, out=part), alpha=weight)
+        self.positive_mass.add_(torch.gt(vector, 0, out=part), alpha=weight)
+        self.negative_mass.add_(torch.lt(vector, 0, out=part), alpha=weight)
 
     def sign(self, rules: TiesRules) -> Tensor:
         """Return the elected sign of every entry: -1, 0 or 1."""
@@ -86,7 +122,3 @@ class Sums:
         if rules.min_mass > 0:
             useless |= mass < rules.min_mass * total_weight * (1 - TIE_TOLERANCE)
         return total.div_(mass.masked_fill_(useless, 1.0)).masked_fill_(useless, 0.0)
-
-
-FIELDS = tuple(item.name for item in fields(Sums))
-"""Names of the four sums, as in saved files."""

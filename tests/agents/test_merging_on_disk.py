@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import weakref
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gtr_agents.errors import CheckpointError, MergeError
-from gtr_agents.merging import ShardedState, StreamingTies, merge, stores, write_shards
+from gtr_agents.merging import ShardedState, StreamingLinear, StreamingTies, merge, stores, write_shards
 from gtr_agents.merging.shards import map_new_file
 from gtr_agents.merging.state_dict import state_hash
 
@@ -125,6 +127,41 @@ def test_accumulators_in_a_folder_have_the_bits_of_those_in_memory_after_every_c
     assert len([*tmp_path.iterdir()]) == 1  # older states are gone
 
 
+class Watched(Mapping[str, Tensor]):
+    """Makes tensors when asked and counts how many of them are alive at once."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.names, self.seed = [f"w{i:02d}" for i in range(n)], seed
+        self.alive = self.most = 0
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = torch.full((4, 3), float(self.seed + self.names.index(name)))
+        self.alive += 1
+        self.most = max(self.most, self.alive)
+        weakref.finalize(tensor, self.forget)
+        return tensor
+
+    def forget(self) -> None:
+        self.alive -= 1
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@pytest.mark.parametrize("scope", ["tensor", "global"])
+def test_no_more_than_a_few_tensors_are_in_memory_at_once(tmp_path: Path, scope: str) -> None:
+    base, checkpoint = Watched(20, 0), Watched(20, 1)
+    ties = StreamingTies(base, trim_scope=scope, folder=tmp_path)
+    ties.add(checkpoint)
+    for _ in ties.merged_tensors():
+        pass
+    assert base.most <= 3
+    assert checkpoint.most <= 2
+
+
 @pytest.mark.parametrize("scope", ["tensor", "global"])
 def test_a_run_continues_from_its_folder(tmp_path: Path, scope: str) -> None:
     whole = StreamingTies(BASE, 0.5, trim_scope=scope)
@@ -185,6 +222,25 @@ def test_a_state_of_another_base_or_with_other_rules_is_refused(tmp_path: Path) 
         StreamingTies(BASE, trim_scope="global", folder=tmp_path)
     with pytest.raises(MergeError, match="found none"):
         StreamingTies.load(tmp_path / "elsewhere", BASE)
+
+
+def test_a_linear_stream_has_the_hand_values_and_one_sum() -> None:
+    linear = StreamingLinear({"w": torch.tensor([1.0, 2.0])})
+    assert linear.merged()["w"].tolist() == [1.0, 2.0]
+    linear.add({"w": torch.tensor([2.0, 2.0])})
+    linear.add({"w": torch.tensor([1.0, -2.0])}, 0.5, decay=0.5)
+    assert linear.merged()["w"].tolist() == [1.5, 0.0]
+    assert linear.merged(lam=2.0)["w"].tolist() == [2.0, -2.0]
+    assert {name: t.tolist() for name, t in linear.state_dict()[0].items()} == {"total/w": [0.5, -2.0]}
+
+
+def test_a_state_of_another_method_is_refused(tmp_path: Path) -> None:
+    in_memory(1).save(tmp_path / "ties")
+    with pytest.raises(MergeError, match="saved method must be 'linear', got 'ties'"):
+        StreamingLinear(BASE, folder=tmp_path / "ties")
+    StreamingLinear(BASE).save(tmp_path / "linear")
+    with pytest.raises(MergeError, match="saved method must be 'ties', got 'linear'"):
+        StreamingTies.load(tmp_path / "linear", BASE)
 
 
 def test_settings_from_before_there_were_more_rules_still_load() -> None:
