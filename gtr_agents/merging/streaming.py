@@ -67,7 +67,7 @@ class StreamingMerge:
         if settings is not None:
             self._check_settings(settings)
             store.check_files()
-            self._take_members(settings)
+            self.members, self.total_weight = _weights_of(settings)
         return store
 
     @property
@@ -198,8 +198,7 @@ class StreamingMerge:
             for field, tensor in sums.tensors().items():
                 tensor.copy_(tensors[f"{field}/{name}"])
 
-        self._store.rewrite(copy, settings)
-        self._take_members(settings)
+        self._commit(copy, *_weights_of(settings))
 
     def save(self, folder: str | Path) -> None:
         """Write accumulators and settings, not the base, to a folder; a state that it holds is replaced.
@@ -268,10 +267,6 @@ class StreamingMerge:
         for key, expected in own.items():
             if given.get(key) != expected:
                 raise MergeError(f"saved {key} must be {expected!r}, got {given.get(key)!r}")
-
-    def _take_members(self, settings: dict[str, Any]) -> None:
-        self.members = {str(name): float(weight) for name, weight in settings["members"].items()}
-        self.total_weight = float(settings["total_weight"])
 
 
 class StreamingLinear(StreamingMerge):
@@ -392,6 +387,12 @@ class StreamingTies(StreamingMerge):
             mean.double().square().sum(),
         )
         return torch.stack([part.double().cpu() for part in parts])
+
+
+def _weights_of(settings: Mapping[str, Any]) -> tuple[dict[str, float], float]:
+    """Return members with their weights, and the total weight, from saved settings."""
+    members = {str(name): float(weight) for name, weight in settings["members"].items()}
+    return members, float(settings["total_weight"])
 
 
 def _check_decay(factor: float) -> None:
