@@ -228,10 +228,10 @@ def test_a_linear_stream_has_the_hand_values_and_one_sum() -> None:
     linear = StreamingLinear({"w": torch.tensor([1.0, 2.0])})
     assert linear.merged()["w"].tolist() == [1.0, 2.0]
     linear.add({"w": torch.tensor([2.0, 2.0])})
-    linear.add({"w": torch.tensor([1.0, -2.0])}, 0.5, decay=0.5)
-    assert linear.merged()["w"].tolist() == [1.5, 0.0]
-    assert linear.merged(lam=2.0)["w"].tolist() == [2.0, -2.0]
-    assert {name: t.tolist() for name, t in linear.state_dict()[0].items()} == {"total/w": [0.5, -2.0]}
+    linear.add({"w": torch.tensor([1.0, -2.0])}, 1.5, decay=0.5)
+    assert linear.merged()["w"].tolist() == [1.25, -1.0]
+    assert linear.merged(lam=2.0)["w"].tolist() == [1.5, -4.0]
+    assert {name: t.tolist() for name, t in linear.state_dict()[0].items()} == {"total/w": [0.5, -6.0]}
 
 
 def test_a_state_of_another_method_is_refused(tmp_path: Path) -> None:
