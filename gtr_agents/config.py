@@ -73,6 +73,8 @@ class GuidanceConfig:
     """Guided tokens."""
     reduce: Literal["mean", "sum"] = "mean"
     """Over the guided tokens of a step."""
+    final_beta: float | None = None
+    """Weight that beta moves to linearly over the run; null keeps it constant."""
 
 
 @dataclass(frozen=True, slots=True)

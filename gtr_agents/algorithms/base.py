@@ -182,7 +182,7 @@ class Learner:
         if self.guidance is not None and self.teacher is not None:
             for callback in callbacks:
                 callback.on_phase("teacher scoring", None)
-            metrics |= self.guidance.annotate(rollout, self._teacher_scores)
+            metrics |= self.guidance.annotate(rollout, self._teacher_scores, progress)
         for callback in callbacks:
             callback.on_phase("updating", None)
         with self._undone_on_failure():

@@ -14,12 +14,13 @@ Scorer = Callable[[list[Step]], list[FloatArray]]
 class Guidance(Protocol):
     """Writes the teacher's opinion into a rollout, after collection and before the advantages."""
 
-    def annotate(self, rollout: Rollout, scorer: Scorer) -> dict[str, float]:
+    def annotate(self, rollout: Rollout, scorer: Scorer, progress: float = 0.0) -> dict[str, float]:
         """Fill ``guidance_reward`` and ``teacher_log_probs`` of every step.
 
         Args:
             rollout: Its steps are changed in place; environment and format rewards are not touched.
             scorer: Scores sampled tokens under the teacher.
+            progress: Share of the run that is done, in [0, 1); where schedules stand.
 
         Returns:
             Metrics under ``guidance/``.

@@ -26,9 +26,10 @@ class ReverseKL:
         estimator: Name in :data:`gtr_agents.losses.KL_ESTIMATORS`; ``"clip"`` is the paper's best.
         scope: ``"thought"`` guides the tokens outside the action, ``"full"`` all (worse in the paper).
         reduce: ``"mean"`` or ``"sum"`` over the guided tokens of a step.
+        final_beta: Weight towards which beta moves linearly over the run, >= 0; None keeps beta constant.
 
     Raises:
-        ConfigError: If beta is negative or not finite.
+        ConfigError: If beta or its final value is negative or not finite.
         UnknownNameError: If estimator, scope or reduction do not exist.
     """
 
@@ -38,9 +39,11 @@ class ReverseKL:
         estimator: str = "clip",
         scope: Literal["thought", "full"] = "thought",
         reduce: Reduce = "mean",
+        final_beta: float | None = None,
     ) -> None:
-        if not 0.0 <= beta < float("inf"):
-            raise ConfigError(f"beta must be finite and >= 0, got {beta!r}")
+        for name, value in (("beta", beta), ("final_beta", final_beta)):
+            if value is not None and not 0.0 <= value < float("inf"):
+                raise ConfigError(f"{name} must be finite and >= 0, got {value!r}")
         if estimator not in KL_ESTIMATORS:
             raise unknown_name("KL estimator", estimator, KL_ESTIMATORS)
         if scope not in SCOPES:
@@ -48,16 +51,18 @@ class ReverseKL:
         if reduce not in ("mean", "sum"):
             raise unknown_name("KL reduction", reduce, ("mean", "sum"))
         self.beta = beta
+        self.final_beta = final_beta
         self.estimator = estimator
         self.scope = scope
         self.reduce: Reduce = reduce
 
-    def annotate(self, rollout: Rollout, scorer: Scorer) -> dict[str, float]:
+    def annotate(self, rollout: Rollout, scorer: Scorer, progress: float = 0.0) -> dict[str, float]:
         """Fill ``guidance_reward`` and ``teacher_log_probs`` of every step.
 
         Args:
             rollout: Its steps are changed in place.
             scorer: Scores the sampled tokens under the teacher.
+            progress: Share of the run that is done, in [0, 1); where the schedule of beta stands.
 
         Returns:
             Means over the steps: ``guidance/kl`` (the configured estimate), ``guidance/kl_k3`` (mean over
@@ -66,7 +71,7 @@ class ReverseKL:
         Raises:
             TrainingError: If the scorer returns too few or too many scores, or values that are not finite.
         """
-        steps = rollout.steps
+        steps, beta = rollout.steps, self.beta_at(progress)
         scores = scorer(steps)
         if len(scores) != len(steps):
             raise TrainingError(f"expected teacher scores for {len(steps)} steps, got {len(scores)}")
@@ -78,14 +83,20 @@ class ReverseKL:
             kl[i] = kl_per_step(student, teacher, mask, self.estimator, self.reduce)
             kl_k3[i] = kl_per_step(student, teacher, mask, "k3")
             step.teacher_log_probs = teacher
-            step.guidance_reward = -self.beta * float(kl[i])
+            step.guidance_reward = -beta * float(kl[i])
         if not steps:
             return {"guidance/kl": 0.0, "guidance/kl_k3": 0.0, "guidance/reward": 0.0}
         return {
             "guidance/kl": float(kl.mean()),
             "guidance/kl_k3": float(kl_k3.mean()),
-            "guidance/reward": float(-self.beta * kl.mean()),
+            "guidance/reward": float(-beta * kl.mean()),
         }
+
+    def beta_at(self, progress: float) -> float:
+        """Return the weight of the divergence at a share of the run, in [0, 1]."""
+        if self.final_beta is None:
+            return self.beta
+        return self.beta + progress * (self.final_beta - self.beta)
 
     def _guided(self, response: Response) -> BoolArray:
         return response.thought_mask if self.scope == "thought" else np.ones_like(response.thought_mask)

@@ -86,6 +86,20 @@ def test_beta_zero_rewards_nothing_but_still_measures() -> None:
     assert metrics["guidance/kl"] == pytest.approx(0.45, abs=GOLDEN)
 
 
+def test_beta_moves_linearly_to_its_final_value_over_the_run() -> None:
+    guidance = ReverseKL(beta=2.0, final_beta=1.0)
+    rewards = []
+    for progress in (0.0, 0.25, 0.5):
+        data = two_steps()
+        guidance.annotate(data, minus(K), progress)
+        rewards.append([s.guidance_reward for s in data.steps])
+    assert np.array(rewards) == pytest.approx(np.array([[-0.8, -1.0], [-0.7, -0.875], [-0.6, -0.75]]), abs=GOLDEN)
+
+
+def test_beta_without_a_final_value_stays_the_same() -> None:
+    assert [ReverseKL(beta=0.3).beta_at(progress) for progress in (0.0, 0.5, 1.0)] == [0.3, 0.3, 0.3]
+
+
 def test_an_answer_without_a_thought_is_not_guided() -> None:
     data = rollout(step([-1.0, -2.0], [False, False]))
     ReverseKL().annotate(data, minus([[3.0, 3.0]]))
@@ -129,6 +143,7 @@ def test_scores_that_cannot_be_right_stop_the_run(scores: list[FloatArray], mess
     [
         ({"beta": -1.0}, ConfigError, "beta must be finite and >= 0, got -1.0"),
         ({"beta": float("nan")}, ConfigError, "beta must be finite"),
+        ({"final_beta": -1.0}, ConfigError, "final_beta must be finite and >= 0, got -1.0"),
         ({"estimator": "clipp"}, UnknownNameError, "Did you mean 'clip'"),
         ({"scope": "thoughts"}, UnknownNameError, "Did you mean 'thought'"),
         ({"reduce": "max"}, UnknownNameError, "mean, sum"),
