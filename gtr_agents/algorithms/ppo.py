@@ -121,6 +121,8 @@ class PPO(Learner):
             raise ConfigError("The tree baseline compares attempts at one hand: it needs rollout.attempts >= 2.")
         if self.settings.baseline == "tree" and not self.rollout_settings.hands:
             raise ConfigError("The tree baseline needs whole episodes in groups: set rollout.hands above 0.")
+        if self.settings.baseline == "tree" and self.settings.placement != "reward":
+            raise ConfigError("The tree baseline counts guidance as a reward: set ppo.placement to reward.")
         self.optimizer = torch.optim.Adam(
             policy.trainable_parameters(),
             lr=self.settings.learning_rate,

@@ -288,6 +288,11 @@ def test_the_tree_baseline_needs_attempts_at_the_same_hand(rollout: RolloutSetti
         PPO(tiny_policy(), text_env, settings=PPOSettings(baseline="tree"), rollout=rollout)
 
 
+def test_the_tree_baseline_refuses_guidance_that_is_no_reward() -> None:
+    with pytest.raises(ConfigError, match=r"set ppo\.placement to reward"):
+        ppo(tiny_policy(), hands=2, baseline="tree", placement="advantage")
+
+
 def test_an_advantage_that_is_not_finite_stops_before_it_reaches_the_weights() -> None:
     policy = tiny_policy()
     rollout = random_rollout(policy)

@@ -124,6 +124,18 @@ def test_every_step_is_scored_by_the_teacher_of_its_time(schooled: Path) -> None
         assert step.teacher_log_probs == pytest.approx(step.response.log_probs_t1, abs=1e-4)
 
 
+def test_the_weight_of_the_divergence_follows_the_run(schooled: Path) -> None:
+    watcher = Watcher()
+    guidance = ReverseKL(beta=4.0, final_beta=0.0, estimator="abs")
+    algorithm = learner(VLMPolicy.from_pretrained(schooled))
+    algorithm.guidance = guidance
+    algorithm.learn(updates=4, callbacks=[watcher])
+    divergence = [metrics["guidance/kl"] for metrics in watcher.metrics]
+    assert all(kl > 0 for kl in divergence[1:])
+    betas = [-metrics["guidance/reward"] / kl for metrics, kl in zip(watcher.metrics[1:], divergence[1:], strict=True)]
+    assert betas == pytest.approx([3.0, 2.0, 1.0])
+
+
 def test_a_run_without_guidance_has_a_teacher_that_says_nothing(schooled: Path) -> None:
     algorithm = PPO(
         VLMPolicy.from_pretrained(schooled), easy_env, settings=SETTINGS, rollout=HANDS, teacher=TeacherManager()
