@@ -82,7 +82,9 @@ class TeacherConfig:
     """Where the teacher comes from."""
 
     name: Literal["merged", "static"] = "merged"
-    """merged: TIES over the run's checkpoints; static: the start model (ablation)."""
+    """merged: a merge of the run's checkpoints; static: the start model (ablation)."""
+    method: Literal["ties", "linear"] = "ties"
+    """How they are merged: by TIES, or as their weighted mean (ablation)."""
     weights: Literal["sma", "ema"] = "sma"
     """Weights of the checkpoints: simple or exponential average."""
     alpha: float = 0.5

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from gtr_agents.errors import CheckpointError, ConfigError, MergeError, unknown_name
+from gtr_agents.merging.rules import check_election
 from gtr_agents.merging.state_dict import StateDict
-from gtr_agents.merging.ties import StreamingTies, check_density, check_election
+from gtr_agents.merging.streaming import StreamingLinear, StreamingMerge, StreamingTies
+from gtr_agents.merging.trim import check_density
 from gtr_agents.teachers.checkpoints import CheckpointStore
 
-STREAMING_METHODS = {"ties": StreamingTies}
+STREAMING_METHODS = ("ties", "linear")
 """Merge methods that need no history in memory."""
 WEIGHTS = ("sma", "ema")
 """How checkpoints are weighted: all equally, or the newer ones more."""
@@ -22,7 +24,7 @@ WEIGHTS = ("sma", "ema")
 class TeacherManager:
     """Merges every checkpoint of a run, as it comes, into the teacher of the next update.
 
-    Teacher ``T_1`` is the base; ``T_k`` is ``base + lam * TIES(W_1 - base, ..., W_(k-1) - base)``. The work
+    Teacher ``T_1`` is the base; ``T_k`` is ``base + lam * merge(W_1 - base, ..., W_(k-1) - base)``. The work
     per update does not grow with k. It handles plain named tensors: full weights of a small model, or zeros
     as base and materialised LoRA deltas (``scale * B @ A``) as checkpoints.
 
@@ -31,7 +33,8 @@ class TeacherManager:
         weights: ``"sma"`` weights all checkpoints equally (the reference code's default), ``"ema"``
             exponentially.
         alpha: Share of the newest checkpoint under ``"ema"``, in [0, 1]; 0.5 is the paper's best.
-        density: Share of each task vector that TIES keeps, in (0, 1]; 0.8 is the reference code's value.
+        density: Share of each task vector that TIES keeps, in (0, 1]; 0.8 is the reference code's value. A linear merge
+            trims nothing.
         lam: Scale of the merged task vector.
         election: TIES sign rule, ``"total"`` or ``"frequency"``.
         merge_interval: A new teacher is published after every so many checkpoints, >= 1 (paper: 1 to 10 are
@@ -72,7 +75,7 @@ class TeacherManager:
         self.merge_interval = merge_interval
         self._version = 0
         self._drift = 0.0
-        self._merge: StreamingTies | None = None
+        self._merge: StreamingMerge | None = None
         self._published: dict[str, Tensor] = {}
 
     @property
@@ -91,7 +94,7 @@ class TeacherManager:
         Args:
             base: The policy's weights before the first update; copied. Accumulators stay on its devices.
         """
-        self._merge = STREAMING_METHODS[self.method](base, density=self.density, election=self.election)
+        self._merge = self._new_merge(base)
         self._published = dict(self._merge.base)
         self._version = 1
         self._drift = 0.0
@@ -129,7 +132,7 @@ class TeacherManager:
         Returns:
             ``teacher/version``, ``teacher/checkpoints``, ``teacher/drift`` (cosine of the last two published
             task vectors; exactly 1 if the teacher is frozen, 0 while there are not yet two) and, under
-            ``teacher/``, what :meth:`StreamingTies.diagnostics` tells.
+            ``teacher/``, what :meth:`StreamingTies.diagnostics` tells of TIES.
 
         Raises:
             MergeError: Before :meth:`start`.
@@ -139,7 +142,10 @@ class TeacherManager:
             "checkpoints": float(self.n_checkpoints),
             "drift": self._drift,
         }
-        return {f"teacher/{name}": value for name, value in (metrics | self._started().diagnostics()).items()}
+        merge = self._started()
+        if isinstance(merge, StreamingTies):  # a mean keeps nothing to tell agreement from
+            metrics |= merge.diagnostics()
+        return {f"teacher/{name}": value for name, value in metrics.items()}
 
     def save(self, folder: str | Path) -> None:
         """Save base, accumulators and published teacher as a new checkpoint; the one before is then deleted.
@@ -173,7 +179,7 @@ class TeacherManager:
                 f"the teacher in {folder} was merged with {meta.get('recipe')}, this one is set to "
                 f"{self._recipe()}; use the same settings or start a new run"
             )
-        merge = STREAMING_METHODS[self.method](states["base"], density=self.density, election=self.election)
+        merge = self._new_merge(states["base"])
         try:
             merge.load_state_dict(states["accumulators"], meta["merge"])
         except MergeError as error:
@@ -183,10 +189,15 @@ class TeacherManager:
         self._version = int(meta["version"])
         self._drift = float(meta["drift"])
 
-    def _started(self) -> StreamingTies:
+    def _started(self) -> StreamingMerge:
         if self._merge is None:
             raise MergeError("the teacher has no base yet; call start(base) or load(folder) first")
         return self._merge
+
+    def _new_merge(self, base: StateDict) -> StreamingMerge:
+        if self.method == "linear":
+            return StreamingLinear(base)
+        return StreamingTies(base, density=self.density, election=self.election)
 
     def _publish(self) -> None:
         merge = self._started()

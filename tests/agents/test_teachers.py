@@ -93,6 +93,18 @@ def test_an_extreme_alpha_picks_one_checkpoint(alpha: float, winner: int) -> Non
     assert all(torch.allclose(tensor, expected[name], atol=GOLDEN) for name, tensor in teacher.teacher_state().items())
 
 
+@pytest.mark.parametrize(
+    ("scheme", "shares"), [("sma", [0.25] * 4), ("ema", [0.421875, 0.140625, 0.1875, 0.25])], ids=["sma", "ema"]
+)
+def test_the_linear_teacher_is_the_weighted_mean(scheme: str, shares: list[float]) -> None:
+    teacher = started(method="linear", weights=scheme, alpha=0.25)
+    for k in range(1, 5):
+        teacher.add(weights(k))
+    for name, tensor in teacher.teacher_state().items():
+        mean = torch.stack([share * weights(k)[name] for k, share in enumerate(shares, start=1)]).sum(0)
+        assert torch.allclose(tensor, mean, atol=1e-6)
+
+
 def test_with_an_interval_all_checkpoints_count_and_only_publication_waits() -> None:
     teacher, every = started(merge_interval=2), started()
     versions = []
@@ -178,7 +190,11 @@ def test_a_teacher_that_was_not_started_says_so(tmp_path: Path) -> None:
 # --- saving and loading
 
 
-@pytest.mark.parametrize("options", [{}, {"weights": "ema"}, {"merge_interval": 3}], ids=["sma", "ema", "interval"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"weights": "ema"}, {"merge_interval": 3}, {"method": "linear"}],
+    ids=["sma", "ema", "interval", "linear"],
+)
 def test_a_resumed_teacher_continues_bit_for_bit(tmp_path: Path, options: dict[str, object]) -> None:
     whole, first, second = started(**options), started(**options), TeacherManager(**options)  # type: ignore[arg-type]
     for k in range(1, 5):
