@@ -113,8 +113,24 @@ class Step:
     """Teacher log-probabilities of the sampled tokens at temperature 1, float32 [T]; None without a teacher."""
     info: dict[str, Any] = field(default_factory=dict)
     """What the environment told *before* this step's action: state facts used by metrics (``numbers``, ...)."""
+    expert_answer: str | None = None
+    """What the environment's expert would have answered here, in the template's format; None if nobody asked."""
     finding: StrEnum | None = None
     """What the environment's audit says about the thought, e.g. "misread card"; None where there is no audit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What a teacher says about the thought of one step, or why it said nothing."""
+
+    answer: str | None = None
+    """A well-formed answer whose thought is to be imitated (its action never is); None if there is nothing to learn."""
+    ok: bool = False
+    """True if the teacher approves of the student's thought: nothing to imitate, and no failure."""
+    solvable: bool | None = None
+    """False if the teacher says that the task cannot be won any more; None if it does not say."""
+    error: str | None = None
+    """Why the teacher has no opinion (time-out, unreadable answer, spent budget, ...); None if it has one."""
 
 
 @dataclass(slots=True)

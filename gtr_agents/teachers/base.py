@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
 from gtr_agents.merging.state_dict import StateDict
+from gtr_agents.types import Correction, Step
+
+if TYPE_CHECKING:
+    from gtr_agents.prompts import PromptTemplate
 
 
 class Teacher(Protocol):
@@ -40,4 +45,31 @@ class Teacher(Protocol):
 
     def load(self, folder: str | Path) -> None:
         """Continue exactly where :meth:`save` left off."""
+        ...
+
+
+class Thinker(Protocol):
+    """A teacher without weights of ours: it writes thoughts, but cannot score tokens."""
+
+    needs_expert: bool
+    """True if the collector must note what the environment's expert would answer in every step."""
+
+    def think(
+        self, steps: Sequence[Step], template: PromptTemplate, on_done: Callable[[int], None] | None = None
+    ) -> list[Correction]:
+        """Judge and correct the thoughts of some steps.
+
+        Args:
+            steps: Steps with well-formed answers; they are not changed.
+            template: The format of the answers: its required keys are what a correction must have.
+            on_done: Told how many further steps are done.
+
+        Returns:
+            One correction per step, in their order. A failure is a correction with an ``error``, not an exception,
+            unless the teacher was told to stop the run.
+        """
+        ...
+
+    def diagnostics(self) -> dict[str, float]:
+        """Return metrics under ``teacher/``."""
         ...
