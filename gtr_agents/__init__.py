@@ -15,32 +15,38 @@ if TYPE_CHECKING:
     from gtr_agents.algorithms.ppo import PPO, PPOSettings
     from gtr_agents.evaluation import evaluate
     from gtr_agents.guidance.reverse_kl import ReverseKL
+    from gtr_agents.guidance.thought_sft import ThoughtSFT
     from gtr_agents.policies.tiny import build_tiny_vlm
     from gtr_agents.policies.vlm import VLMPolicy
     from gtr_agents.prompts import PromptTemplate
     from gtr_agents.teachers.merged import TeacherManager
+    from gtr_agents.teachers.oracle import OracleTeacher
 
 __version__ = "0.1.0"
 
 __all__ = [
     "PPO",
+    "OracleTeacher",
     "PPOSettings",
     "PromptTemplate",
     "ReverseKL",
     "RolloutSettings",
     "TeacherManager",
+    "ThoughtSFT",
     "VLMPolicy",
     "build_tiny_vlm",
     "evaluate",
 ]
 
 _HOMES = {
+    "OracleTeacher": "gtr_agents.teachers.oracle",
     "PPO": "gtr_agents.algorithms.ppo",
     "PPOSettings": "gtr_agents.algorithms.ppo",
     "PromptTemplate": "gtr_agents.prompts",
     "ReverseKL": "gtr_agents.guidance.reverse_kl",
     "RolloutSettings": "gtr_agents.algorithms.base",
     "TeacherManager": "gtr_agents.teachers.merged",
+    "ThoughtSFT": "gtr_agents.guidance.thought_sft",
     "VLMPolicy": "gtr_agents.policies.vlm",
     "build_tiny_vlm": "gtr_agents.policies.tiny",
     "evaluate": "gtr_agents.evaluation",

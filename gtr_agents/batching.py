@@ -32,6 +32,8 @@ class Batch:
     """Normalised advantages, fp32 [B]."""
     returns: torch.Tensor
     """Value targets, fp32 [B]."""
+    token_advantages: torch.Tensor | None = None
+    """What a teacher adds to the advantage of single tokens, fp32 [B, T], 0 at padding; None if nothing."""
 
 
 def make_batch(
@@ -42,8 +44,13 @@ def make_batch(
     shape = (len(steps), max(len(r.token_ids) for r in responses))
     mask, thought_mask = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
     log_probs = np.zeros(shape, np.float32)
+    token_advantages = None
+    if any(step.token_advantages is not None for step in steps):
+        token_advantages = np.zeros(shape, np.float32)
     for row, response in enumerate(responses):
         n = len(response.token_ids)
+        if token_advantages is not None and (opinion := steps[row].token_advantages) is not None:
+            token_advantages[row, :n] = opinion
         mask[row, :n] = True
         thought_mask[row, :n] = response.thought_mask
         log_probs[row, :n] = response.log_probs
@@ -56,6 +63,7 @@ def make_batch(
         values=torch.tensor([r.value for r in responses], dtype=torch.float32, device=device),
         advantages=torch.tensor(advantages, dtype=torch.float32, device=device),
         returns=torch.tensor(returns, dtype=torch.float32, device=device),
+        token_advantages=None if token_advantages is None else torch.from_numpy(token_advantages).to(device),
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from gtr_agents.algorithms.base import MakeEnv, text_env_maker
 from gtr_agents.algorithms.ppo import PPO
@@ -14,11 +15,11 @@ from gtr_agents.guidance import guidance_class
 from gtr_agents.policies.tiny import build_tiny_vlm
 from gtr_agents.policies.vlm import VLMPolicy
 from gtr_agents.seeding import child_seed
-from gtr_agents.teachers import teacher_class
+from gtr_agents.teachers import TEACHERS, THINKERS, teacher_class
 
 if TYPE_CHECKING:
     from gtr_agents.guidance.base import Guidance
-    from gtr_agents.teachers.base import Teacher
+    from gtr_agents.teachers.base import Teacher, Thinker
 
 
 def build_policy(config: RunConfig, seed: int, model: str | Path | None = None) -> VLMPolicy:
@@ -54,20 +55,34 @@ def build_policy(config: RunConfig, seed: int, model: str | Path | None = None) 
 
 def build_guidance(config: RunConfig) -> Guidance | None:
     """Build the guidance, None for plain PPO."""
-    options = asdict(config.guidance)
-    name = options.pop("name")
-    return None if name == "none" else guidance_class(name)(**options)
+    name = config.guidance.name
+    if name == "none":
+        return None
+    kind = guidance_class(name)
+    return kind(**_options_of(kind, config.guidance))
 
 
 def build_teacher(config: RunConfig) -> Teacher:
-    """Build the teacher.
+    """Build the teacher whose weights are kept.
 
-    A run without guidance has one too: its merged checkpoints are evaluated beside the student, so that methods can be
-    compared, but it influences nothing.
+    A run whose guidance does not ask it has one too: its merged checkpoints are evaluated beside the student, so that
+    methods can be compared, but it influences nothing.
     """
-    options = asdict(config.teacher)
-    name = options.pop("name")
-    return teacher_class(name)() if name == "static" else teacher_class(name)(**options)
+    name = config.teacher.name
+    kind = teacher_class(name if name in TEACHERS else "merged")
+    return cast("Teacher", kind(**_options_of(kind, config.teacher)))
+
+
+def build_thinker(config: RunConfig) -> Thinker | None:
+    """Build the teacher that writes thoughts without weights of ours; None if the configuration names another kind."""
+    if config.teacher.name not in THINKERS or config.guidance.name == "none":
+        return None
+    return cast("Thinker", teacher_class(config.teacher.name)())
+
+
+def _options_of(kind: type[Any], section: Any) -> dict[str, Any]:
+    """The options of a section that a class takes; the others belong to its alternatives."""
+    return {name: value for name, value in asdict(section).items() if name in signature(kind).parameters}
 
 
 def training_env(config: RunConfig) -> MakeEnv:
@@ -118,5 +133,6 @@ def build_algorithm(config: RunConfig, policy: VLMPolicy, seed: int) -> PPO:
         rollout=config.rollout,
         guidance=build_guidance(config),
         teacher=build_teacher(config),
+        thinker=build_thinker(config),
         seed=seed,
     )

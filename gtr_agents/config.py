@@ -63,26 +63,48 @@ class PolicyConfig:
 class GuidanceConfig:
     """How the teacher's opinion enters."""
 
-    name: Literal["none", "reverse_kl"] = "none"
-    """none is plain PPO (RL4VLM); reverse_kl is GTR-Turbo (KL)."""
+    name: Literal["none", "reverse_kl", "thought_sft"] = "none"
+    """none is plain PPO (RL4VLM); reverse_kl is GTR-Turbo (KL); thought_sft is GTR-Turbo (SFT) with the merged teacher,
+    GTR with an oracle or external one."""
     beta: float = 1.0
-    """Weight of the divergence."""
+    """reverse_kl: weight of the divergence."""
     estimator: str = "clip"
-    """KL estimator: clip, clip_cap, abs, k1, k2, k3."""
-    scope: Literal["thought", "full"] = "thought"
-    """Guided tokens."""
-    reduce: Literal["mean", "sum"] = "mean"
-    """Over the guided tokens of a step."""
+    """reverse_kl: KL estimator: clip, clip_cap, abs, k1, k2, k3, full, forward."""
+    scope: Literal["thought", "thoughts_field", "full"] = "thought"
+    """reverse_kl: guided tokens."""
+    reduce: Literal["mean", "sum", "per_token"] = "mean"
+    """reverse_kl: over the guided tokens of a step; per_token only with ppo.ratio=token."""
     final_beta: float | None = None
-    """Weight that beta moves to linearly over the run; null keeps it constant."""
+    """reverse_kl: weight that beta moves to linearly over the run; null keeps it constant."""
+    weight: float = 1.0
+    """thought_sft: weight of the cross-entropy."""
+    source: Literal["teacher", "own_success"] = "teacher"
+    """thought_sft: whose answers are imitated; own_success is rejection sampling, without a teacher."""
+    temperature: float = 0.2
+    """thought_sft: of a teacher with weights; a failed attempt raises it by a tenth."""
+    max_temperature: float = 0.9
+    """thought_sft: where that ends."""
+    retries: PositiveInt = 5
+    """thought_sft: attempts per step of a teacher with weights."""
+    max_size: PositiveInt | None = None
+    """thought_sft: samples that are kept at most, the newest; null keeps all."""
+    max_age: PositiveInt | None = None
+    """thought_sft: updates for which samples are kept; null keeps all."""
+    half_life: PositiveFloat | None = None
+    """thought_sft: a sample's chance to be drawn halves with every so many updates; null draws uniformly."""
+    stop_unsolvable: bool = False
+    """thought_sft: end an episode where the teacher says that it cannot be won any more."""
+    stop_reward: float = -1.0
+    """thought_sft: reward of such a step."""
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherConfig:
     """Where the teacher comes from."""
 
-    name: Literal["merged", "static"] = "merged"
-    """merged: a merge of the run's checkpoints; static: the start model (ablation)."""
+    name: Literal["merged", "static", "oracle"] = "merged"
+    """merged: a merge of the run's checkpoints; static: the start model (ablation); oracle: the environment's expert,
+    for thought_sft."""
     method: Literal["ties", "linear"] = "ties"
     """How they are merged: by TIES, or as their weighted mean (ablation)."""
     weights: Literal["sma", "ema"] = "sma"

@@ -91,14 +91,8 @@ def _expert_states(
     thoughts = expert.demonstrate(rng, mistaken=mistaken) if hasattr(expert, "demonstrate") else _thoughts(expert)
     seen: dict[str, None] = {}
     for thought in thoughts:
-        values = {
-            "cards": list(thought.numbers),
-            "formula": thought.formula,
-            "thoughts": (template.thought == "plan" and thought.plan) or thought.words,
-            "action": thought.action,
-        }
         prompt = template.render(observation, info["legal_actions"], expert.instructions)
-        yield Demonstration(prompt, template.write_answer(values))
+        yield Demonstration(prompt, template.write_thought(thought))
         seen |= dict.fromkeys(info["legal_actions"])
         slips = slip_rate > 0 and rng.random() < slip_rate
         action = list(seen)[int(rng.integers(len(seen)))] if slips else thought.action

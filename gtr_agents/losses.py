@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,7 +17,6 @@ from torch import Tensor
 from gtr_agents.errors import unknown_name
 
 Metrics = dict[str, Tensor]
-Reduce = Literal["mean", "sum"]
 Estimator = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
@@ -101,7 +99,7 @@ def token_policy_loss(
     Args:
         log_probs_new: Token log-probs under the current policy, [B, T].
         log_probs_old: The same under the policy that sampled, [B, T].
-        advantages: Normalised advantages of the steps, copied to their tokens, [B].
+        advantages: Normalised advantages of the steps, copied to their tokens, [B]; or of every token, [B, T].
         mask: True marks a token that is trained, [B, T].
         clip_range: The c of ``clip(ratio, 1 - c, 1 + c)``.
         ratio_guard: As for :func:`clipped_policy_loss`.
@@ -114,7 +112,9 @@ def token_policy_loss(
     # finite.
     log_probs_new = torch.where(mask, log_probs_new, 0.0)
     log_probs_old = torch.where(mask, log_probs_old, 0.0)
-    losses, parts = _surrogate(log_probs_new, log_probs_old, advantages.unsqueeze(-1), clip_range, ratio_guard)
+    if advantages.ndim == 1:
+        advantages = advantages.unsqueeze(-1)
+    losses, parts = _surrogate(log_probs_new, log_probs_old, advantages, clip_range, ratio_guard)
     metrics = {name: masked_mean(value, mask) for name, value in parts.items()}
     metrics["ratio_error"] = _largest((log_probs_new - log_probs_old).detach().float())
     return masked_mean(losses, mask, dim=-1).mean(), metrics
@@ -178,37 +178,47 @@ KL_ESTIMATORS: dict[str, Estimator] = {
 http://joschu.net/blog/kl-approx.html."""
 
 
-def kl_per_step(
-    log_probs_student: NDArray[np.floating],
-    log_probs_teacher: NDArray[np.floating],
-    mask: NDArray[np.bool_],
-    estimator: str = "clip",
-    reduce: Reduce = "mean",
-) -> float:
-    """Estimate the reverse KL divergence from the teacher over the marked tokens of one answer.
+def kl_terms(
+    log_probs_student: NDArray[np.floating], log_probs_teacher: NDArray[np.floating], estimator: str = "clip"
+) -> NDArray[np.float64]:
+    """Estimate the reverse KL divergence from the teacher at every sampled token of an answer.
 
     Args:
         log_probs_student: Log-probs of the sampled tokens under the policy, at temperature 1, [T].
         log_probs_teacher: Log-probs of the same tokens under the teacher, at temperature 1, [T].
-        mask: True marks a guided token, [T].
         estimator: Name in :data:`KL_ESTIMATORS`.
-        reduce: ``"mean"`` or ``"sum"`` over the marked tokens.
 
     Returns:
-        The estimate in nats; 0 if no token is marked.
+        The estimates in nats, float64 [T].
 
     Raises:
-        UnknownNameError: If there is no such estimator or reduction.
+        UnknownNameError: If there is no such estimator.
     """
     if estimator not in KL_ESTIMATORS:
         raise unknown_name("KL estimator", estimator, KL_ESTIMATORS)
+    return KL_ESTIMATORS[estimator](log_probs_student.astype(np.float64) - log_probs_teacher.astype(np.float64))
+
+
+def reduce_terms(terms: NDArray[np.floating], mask: NDArray[np.bool_], reduce: str = "mean") -> float:
+    """Reduce the marked tokens' terms to one number.
+
+    Args:
+        terms: One number per token, [T].
+        mask: True marks a token that counts, [T].
+        reduce: ``"mean"`` or ``"sum"``.
+
+    Returns:
+        The number; 0 if no token is marked.
+
+    Raises:
+        UnknownNameError: If there is no such reduction.
+    """
     if reduce not in ("mean", "sum"):
         raise unknown_name("KL reduction", reduce, ("mean", "sum"))
-    if not mask.any():
+    marked = terms[mask]
+    if not marked.size:
         return 0.0
-    k = log_probs_student[mask].astype(np.float64) - log_probs_teacher[mask].astype(np.float64)
-    terms = KL_ESTIMATORS[estimator](k)
-    return float(terms.mean() if reduce == "mean" else terms.sum())
+    return float(marked.mean() if reduce == "mean" else marked.sum())
 
 
 def cosine_learning_rate(update: float, n_updates: float, start: float = 1e-5, end: float = 1e-9) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, NoReturn
 
@@ -85,9 +85,39 @@ def find_action_span(text: str, action_key: str = "action") -> tuple[int, int] |
         Character offsets [start, end): from the opening quote of the action key to the end of the text if it
         is the last key, else to the end of the action's value. None if the object has no such key.
     """
-    if action_key not in text:
-        return None
-    depth, start, value_start = 0, -1, -1
+    start, value_start = -1, -1
+    for key, at, value_at in _outer_keys(text, action_key):
+        if start >= 0 and key != action_key:
+            return start, _value_end(text, value_start)
+        if start < 0 and key == action_key:
+            start, value_start = at, value_at
+    return (start, len(text)) if start >= 0 else None
+
+
+def find_value_span(text: str, key: str) -> tuple[int, int] | None:
+    """Locate the value of a key of the answer, without the quotes of a string.
+
+    Args:
+        text: The sampled text, well formed or not.
+        key: A key of the outermost object.
+
+    Returns:
+        Character offsets [start, end); None if the object has no such key.
+    """
+    for found, _, start in _outer_keys(text, key):
+        if found == key:
+            end = _value_end(text, start)
+            if text[start:end].startswith('"'):
+                return start + 1, end - 1 if text[start + 1 : end].endswith('"') else end
+            return start, end
+    return None
+
+
+def _outer_keys(text: str, wanted: str) -> Iterator[tuple[str, int, int]]:
+    """Yield the keys of the outermost object, where each begins and where its value does; none if ``wanted`` is not."""
+    if wanted not in text:
+        return
+    depth = 0
     for match in _TOKEN.finditer(text):
         piece = match.group()
         if piece in "{[":
@@ -95,12 +125,7 @@ def find_action_span(text: str, action_key: str = "action") -> tuple[int, int] |
         elif piece in "}]":
             depth -= 1
         elif depth <= 1 and (colon := _COLON.match(text, match.end())):
-            is_action = (piece[1:-1] if piece[0] in "\"'" else piece) == action_key
-            if start >= 0 and not is_action:
-                return start, _value_end(text, value_start)
-            if start < 0 and is_action:
-                start, value_start = match.start(), colon.end()
-    return (start, len(text)) if start >= 0 else None
+            yield (piece[1:-1] if piece[0] in "\"'" else piece), match.start(), colon.end()
 
 
 def _value_end(text: str, start: int) -> int:

@@ -103,6 +103,24 @@ class PromptTemplate:
         """
         return json.dumps({key: values[key] for key in self.required_keys}, ensure_ascii=False)
 
+    def write_thought(self, thought: Any) -> str:
+        """Write what a demonstrator thinks in one state as the answer to imitate there.
+
+        Args:
+            thought: Has ``numbers``, ``formula``, ``plan``, ``words`` and ``action`` (see
+                ``gtr_envs.cards.thoughts.Thought``).
+
+        Returns:
+            One line of JSON; its thought is the plan or the words, as the template says.
+        """
+        values = {
+            "cards": list(thought.numbers),
+            "formula": thought.formula,
+            self.thought_key: (self.thought == "plan" and thought.plan) or thought.words,
+            self.action_key: thought.action,
+        }
+        return self.write_answer(values)
+
     def scaffold(self) -> tuple[str, ...]:
         """Return the constant strings between the values of an answer, first to last.
 

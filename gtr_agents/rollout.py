@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium as gym
 
+from gtr_agents.errors import ConfigError
 from gtr_agents.types import Prompt, Response, Rollout, Step, Trajectory
 
 if TYPE_CHECKING:
@@ -53,14 +54,29 @@ class RolloutCollector:
         make_env: makes one environment that takes action strings (see ``gtr_envs.wrappers.TextAction``).
         n_envs: how many episodes are played at once.
         format_reward: reward for a well-formed answer, and for another one (the paper's presets: 3, -2).
+        ask_expert: True notes in every step what the environment's expert would have answered.
+
+    Raises:
+        ConfigError: if the expert is to be asked and the environment has none.
     """
 
     def __init__(
-        self, make_env: Callable[[], gym.Env[Any, Any]], n_envs: int, format_reward: tuple[float, float] = (0.0, 0.0)
+        self,
+        make_env: Callable[[], gym.Env[Any, Any]],
+        n_envs: int,
+        format_reward: tuple[float, float] = (0.0, 0.0),
+        *,
+        ask_expert: bool = False,
     ) -> None:
         self.format_reward = format_reward
+        self.ask_expert = ask_expert
         self._slots = [_Slot(index, make_env()) for index in range(n_envs)]
-        self.instructions: str = getattr(self._slots[0].env.unwrapped, "instructions", "")
+        first = self._slots[0].env
+        self.instructions: str = getattr(first.unwrapped, "instructions", "")
+        if ask_expert and not hasattr(first.unwrapped, "expert_thought"):
+            raise ConfigError(
+                f"{first.spec.id if first.spec else first} has no expert_thought(): no oracle can teach it."
+            )
 
     def play_episodes(
         self,
@@ -169,6 +185,7 @@ class RolloutCollector:
         for slot, prompt, response in zip(slots, prompts, policy.act(prompts, generator=generator), strict=True):
             assert slot.trajectory is not None
             finding = _audited(slot.env, response)
+            expert_answer = _expert_answer(slot.env, policy.template) if self.ask_expert else None
             # An unreadable answer is an illegal action with the environment's own penalty, never a random one.
             observation, reward, terminated, truncated, info = slot.env.step(response.answer.action or "")
             slot.trajectory.steps.append(
@@ -180,6 +197,7 @@ class RolloutCollector:
                     truncated=truncated,
                     legal=bool(info.get("legal", True)),
                     format_reward=self.format_reward[0 if response.answer.valid_format else 1],
+                    expert_answer=expert_answer,
                     finding=finding,
                     info=slot.info,
                 )
@@ -194,6 +212,12 @@ class RolloutCollector:
         for (_, trajectory), value in zip(cut, policy.predict_values(final_prompts) if cut else [], strict=True):
             trajectory.bootstrap_value = float(value)
         return finished
+
+
+def _expert_answer(env: gym.Env[Any, Any], template: PromptTemplate) -> str | None:
+    """What the environment's expert would answer in its present state; None if there is no way to win any more."""
+    thought = env.unwrapped.expert_thought()  # type: ignore[attr-defined]
+    return None if thought.action is None else template.write_thought(thought)
 
 
 def _audited(env: gym.Env[Any, Any], response: Response) -> StrEnum | None:

@@ -27,6 +27,7 @@ from gtr_agents.recall import train_recall
 from gtr_agents.recorder import RunFolder
 from gtr_agents.seeding import numpy_generator
 from gtr_agents.sft import train_sft
+from gtr_agents.teachers import THINKERS
 
 if TYPE_CHECKING:
     from gtr_agents.display import TrainingDisplay
@@ -229,7 +230,7 @@ def train(
     summary = {
         "preset": preset,
         "env": config.env.id,
-        "method": "ppo" if config.guidance.name == "none" else f"gtr-turbo ({config.guidance.name})",
+        "method": method_name(config),
         "seed": seed,
         "temperature": config.policy.temperature,
         "evaluation_split": config.evaluation.split,
@@ -296,6 +297,16 @@ def _final_evaluation(config: RunConfig, run: RunFolder, watcher: _Watcher, algo
     run.log(line)
     watcher.display.update(line)
     return summary
+
+
+def method_name(config: RunConfig) -> str:
+    """What the method of a configuration is called in the literature."""
+    guidance, teacher = config.guidance, config.teacher.name
+    if guidance.name == "none":
+        return "ppo"
+    if guidance.name == "thought_sft" and guidance.source == "own_success":
+        return "rejection sampling"
+    return f"gtr ({teacher})" if teacher in THINKERS else f"gtr-turbo ({guidance.name})"
 
 
 def _rates(label: str, result: EvaluationResult) -> dict[str, Any]:

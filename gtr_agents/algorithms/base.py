@@ -8,6 +8,7 @@ import json
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,17 +18,18 @@ import gymnasium as gym
 import torch
 from pydantic import NonNegativeInt, PositiveInt
 
+from gtr_agents.algorithms.teacher_view import LearnerTeacher
 from gtr_agents.diagnostics import trajectory_metrics
 from gtr_agents.errors import CheckpointError, ConfigError
 from gtr_agents.files import check_folder, publish_folder
 from gtr_agents.rollout import RolloutCollector
 from gtr_agents.seeding import numpy_generator, torch_generator
-from gtr_agents.types import FloatArray, Rollout, Step
+from gtr_agents.types import Rollout
 
 if TYPE_CHECKING:
     from gtr_agents.guidance.base import Guidance
     from gtr_agents.policies.vlm import VLMPolicy
-    from gtr_agents.teachers.base import Teacher
+    from gtr_agents.teachers.base import Teacher, Thinker
 
 MakeEnv = Callable[[], gym.Env[Any, Any]]
 
@@ -95,12 +97,13 @@ class Learner:
         env: id of a registered environment, or a function that makes one; its actions must be texts.
         env_kwargs: arguments for ``gymnasium.make`` when ``env`` is an id.
         rollout: how much is collected per update.
-        guidance: turns the teacher's opinion into reward; None trains without a teacher (RL4VLM).
-        teacher: keeps the teacher's weights; needed with guidance.
+        guidance: what the teacher's opinion changes in an update; None trains without a teacher (RL4VLM).
+        teacher: keeps the teacher's weights; guidance by its scores needs it.
+        thinker: a teacher without weights that writes thoughts, in the place of one with weights.
         seed: seed of the run.
 
     Raises:
-        ConfigError: if guidance is given without a teacher.
+        ConfigError: if the guidance needs a teacher that is not given.
     """
 
     def __init__(
@@ -112,14 +115,24 @@ class Learner:
         rollout: RolloutSettings | None = None,
         guidance: Guidance | None = None,
         teacher: Teacher | None = None,
+        thinker: Thinker | None = None,
         seed: int = 0,
     ) -> None:
-        if guidance is not None and teacher is None:
-            raise ConfigError(f"{type(guidance).__name__} needs a teacher: pass teacher=TeacherManager().")
+        if guidance is not None and guidance.needs == "scores" and (teacher is None or thinker is not None):
+            asked = "only writes thoughts" if thinker is not None else "is missing"
+            raise ConfigError(
+                f"{type(guidance).__name__} needs a teacher that scores tokens, but the teacher {asked}: pass "
+                "teacher=TeacherManager()" + (" and no thinker, or guide by ThoughtSFT()." if thinker else ".")
+            )
+        if guidance is not None and guidance.needs == "thoughts" and teacher is None and thinker is None:
+            raise ConfigError(
+                f"{type(guidance).__name__} needs a teacher: pass teacher=TeacherManager(), or a thinker."
+            )
         self.policy = policy
         self.rollout_settings = rollout or RolloutSettings()
         self.guidance = guidance
         self.teacher = teacher
+        self.thinker = thinker
         self.seed = seed
         self.n_updates = 0
         self.num_timesteps = 0
@@ -179,21 +192,29 @@ class Learner:
         metrics = {f"rollout/{name}": value for name, value in trajectory_metrics(rollout.trajectories).items()}
         metrics["rollout/seconds"] = rollout.seconds
         metrics["rollout/steps_per_second"] = len(rollout.steps) / max(rollout.seconds, 1e-9)
-        if self.guidance is not None and self.teacher is not None:
+        n_steps = len(rollout.steps)
+        if self.guidance is not None:
+            thinks = self.guidance.needs == "thoughts"
             for callback in callbacks:
-                callback.on_phase("teacher scoring", None)
-            metrics |= self.guidance.annotate(rollout, self._teacher_scores, progress)
+                callback.on_phase("teacher thinking" if thinks else "teacher scoring", n_steps if thinks else None)
+            started = time.perf_counter()
+            metrics |= self.guidance.annotate(rollout, self.teacher_view(callbacks), progress)
+            metrics["guidance/seconds"] = time.perf_counter() - started
         for callback in callbacks:
             callback.on_phase("updating", None)
         with self._undone_on_failure():
             metrics |= self.update(rollout, progress)
         with signals_held():  # counters and teacher belong together: a checkpoint without its merge would be lost
             self.n_updates += 1
-            self.num_timesteps += len(rollout.steps)
+            self.num_timesteps += n_steps
+            if self.guidance is not None:
+                self.guidance.commit()
             if self.teacher is not None:
                 self.teacher.add(self.policy.merge_state(), f"update-{self.n_updates}")
         if self.teacher is not None:
             metrics |= self.teacher.diagnostics()
+        if self.thinker is not None:
+            metrics |= self.thinker.diagnostics()
         for callback in callbacks:
             callback.on_update(self, rollout, metrics)
 
@@ -220,7 +241,10 @@ class Learner:
         if self._collector is None:
             settings = self.rollout_settings
             self._collector = RolloutCollector(
-                self._make_env, settings.n_envs, (settings.format_valid, settings.format_invalid)
+                self._make_env,
+                settings.n_envs,
+                (settings.format_valid, settings.format_invalid),
+                ask_expert=self.thinker is not None and self.thinker.needs_expert,
             )
         generator = torch_generator(self.seed, "sampling", self.n_updates)
 
@@ -240,11 +264,25 @@ class Learner:
         while True:
             yield int(rng.integers(2**31))
 
-    def _teacher_scores(self, steps: list[Step]) -> list[FloatArray]:
-        """Score sampled tokens under the teacher: same tokens, same prompt and image, temperature 1."""
-        assert self.teacher is not None
-        with self.policy.using(self.teacher.teacher_state()):
-            return self.policy.score([s.prompt for s in steps], [s.response.token_ids for s in steps])
+    def teacher_view(self, callbacks: Sequence[Callback] = ()) -> LearnerTeacher:
+        """The present teacher, as guidance asks it.
+
+        Args:
+            callbacks: told about the progress of its thinking.
+        """
+
+        def report(n: int) -> None:
+            for callback in callbacks:
+                callback.on_progress(n)
+
+        return LearnerTeacher(
+            self.policy,
+            self.teacher,
+            self.thinker,
+            generator=torch_generator(self.seed, "teacher thoughts", self.n_updates),
+            batch_size=self.rollout_settings.n_envs,
+            on_done=report,
+        )
 
     @contextlib.contextmanager
     def as_teacher(self) -> Iterator[VLMPolicy]:
@@ -273,12 +311,15 @@ class Learner:
         self.policy.save(fresh)
         if self.teacher is not None and self.teacher.version:
             self.teacher.save(fresh / "teacher")
+        if self.guidance is not None:
+            self.guidance.save(fresh / "guidance")
         tensors, numbers = _flatten(self.state())
         _save_tensors(tensors, fresh / "algorithm.safetensors")
         counters = {"n_updates": self.n_updates, "num_timesteps": self.num_timesteps, "seed": self.seed}
         settings = {"algorithm": type(self).__name__, "rollout": asdict(self.rollout_settings)}
+        thinker = {} if self.thinker is None else {"thinker": self.thinker.state()}
         (fresh / "algorithm.json").write_text(
-            json.dumps(counters | settings | {"state": numbers}, indent=2) + "\n", encoding="utf-8"
+            json.dumps(counters | settings | thinker | {"state": numbers}, indent=2) + "\n", encoding="utf-8"
         )
         publish_folder(fresh, folder)
         return folder
@@ -301,6 +342,10 @@ class Learner:
         self.load_state(_unflatten(load_file(str(folder / "algorithm.safetensors")), saved["state"]))
         if self.teacher is not None and (folder / "teacher").is_dir():
             self.teacher.load(folder / "teacher")
+        if self.guidance is not None and (folder / "guidance").is_dir():
+            self.guidance.load(folder / "guidance")
+        if self.thinker is not None and "thinker" in saved:
+            self.thinker.load_state(saved["thinker"])
 
     def predict(
         self, observation: Mapping[str, Any], info: Mapping[str, Any] | None = None, *, deterministic: bool = True

@@ -29,6 +29,7 @@ from gtr_agents.seeding import numpy_generator
 from gtr_agents.types import Rollout, Share, Step
 
 if TYPE_CHECKING:
+    from gtr_agents.guidance.imitation import Imitation
     from gtr_agents.policies.vlm import VLMPolicy
 
 
@@ -123,6 +124,8 @@ class PPO(Learner):
             raise ConfigError("The tree baseline needs whole episodes in groups: set rollout.hands above 0.")
         if self.settings.baseline == "tree" and self.settings.placement != "reward":
             raise ConfigError("The tree baseline counts guidance as a reward: set ppo.placement to reward.")
+        if self.guidance is not None and self.guidance.per_token and self.settings.ratio != "token":
+            raise ConfigError("Guidance per token needs one ratio per token: set ppo.ratio to token.")
         self.optimizer = torch.optim.Adam(
             policy.trainable_parameters(),
             lr=self.settings.learning_rate,
@@ -194,9 +197,13 @@ class PPO(Learner):
             group["lr"] = learning_rate
         metrics: dict[str, list[float]] = defaultdict(list)
         ratio_error, skipped = 0.0, 0
+        draws = numpy_generator(self.seed, "imitation", self.n_updates)
         for epoch in range(s.epochs):
-            for number, minibatch in enumerate(minibatches(len(keep), s.minibatch_size, rng)):
-                skipped += len(minibatch) - self._minibatch_step(samples, keep[minibatch], metrics)
+            imitated = [] if self.guidance is None else self.guidance.draw(len(keep), draws)
+            pieces = list(minibatches(len(keep), s.minibatch_size, rng))
+            shares = [imitated[number :: len(pieces)] for number in range(len(pieces))]
+            for number, (minibatch, share) in enumerate(zip(pieces, shares, strict=True)):
+                skipped += len(minibatch) - self._minibatch_step(samples, keep[minibatch], share, metrics)
                 if epoch == 0 and number == 0:
                     ratio_error = max(metrics["ratio_error"], default=0.0)
                 if skipped > s.max_skipped * len(keep) * s.epochs:
@@ -214,8 +221,14 @@ class PPO(Learner):
             summary["train/explained_variance"] = explained_variance([s.response.value for s in steps], returns)
         return summary
 
-    def _minibatch_step(self, samples: _Samples, chosen: NDArray[np.intp], metrics: dict[str, list[float]]) -> int:
-        """Make one optimizer step on the chosen samples and add its terms to the metrics.
+    def _minibatch_step(
+        self,
+        samples: _Samples,
+        chosen: NDArray[np.intp],
+        imitated: list[Imitation],
+        metrics: dict[str, list[float]],
+    ) -> int:
+        """Make one optimizer step on the chosen samples and answers to imitate, and add its terms to the metrics.
 
         Returns:
             Number of samples that were trained on; 0 if the gradient was not finite and no step was made.
@@ -227,12 +240,41 @@ class PPO(Learner):
                 trained += size
                 for name, value in terms.items():
                     metrics[name].append(float(value))
+        if imitated:
+            for name, mean in self._imitate(imitated).items():
+                metrics[name].append(mean)
         norm = torch.nn.utils.clip_grad_norm_(self.policy.trainable_parameters(), self.settings.max_grad_norm)
         if not trained or not torch.isfinite(norm):
             return 0
         metrics["grad_norm"].append(float(norm))
         self.optimizer.step()
         return trained
+
+    def _imitate(self, imitated: list[Imitation]) -> dict[str, float]:
+        """Add the gradient of the mean cross-entropy of the trained tokens of some answers, at temperature 1.
+
+        It goes into the same optimizer step as PPO's: one learning rate, one clip of the gradient's norm.
+
+        Returns:
+            ``sft_loss`` in nats per token, and the share of samples without a finite loss, which are left out.
+        """
+        assert self.guidance is not None
+        n_tokens = sum(int(sample.mask.sum()) for sample in imitated)
+        lengths = np.array([s.prompt.length_class * 10_000 + len(s.token_ids) for s in imitated])
+        total, lost = 0.0, 0
+        for piece in micro_batches(np.arange(len(imitated)), lengths, self.settings.micro_batch_size):
+            chosen = [imitated[i] for i in piece]
+            output = self.policy.evaluate([s.prompt for s in chosen], [s.token_ids for s in chosen], temperature=1.0)
+            trained = torch.zeros_like(output.mask)
+            for row, sample in enumerate(chosen):
+                trained[row, : len(sample.mask)] = torch.from_numpy(sample.mask)
+            loss = -output.log_probs[trained].sum() / max(n_tokens, 1)
+            if torch.isfinite(loss):
+                (self.guidance.weight * loss).backward()
+                total += float(loss.detach())
+            else:
+                lost += len(chosen)
+        return {"sft_loss": total, "sft_skipped": lost / len(imitated)}
 
     def _accumulate(
         self, samples: _Samples, indices: NDArray[np.intp], total: int
@@ -261,9 +303,10 @@ class PPO(Learner):
         output = self.policy.evaluate(batch.prompts, batch.token_ids)
         if s.ratio == "token":
             mask = batch.mask if s.token_scope == "all" else batch.mask & ~batch.thought_mask
-            policy_loss, terms = token_policy_loss(
-                output.log_probs, batch.log_probs, batch.advantages, mask, s.clip_range
-            )
+            advantages = batch.advantages
+            if batch.token_advantages is not None:
+                advantages = advantages.unsqueeze(-1) + batch.token_advantages
+            policy_loss, terms = token_policy_loss(output.log_probs, batch.log_probs, advantages, mask, s.clip_range)
         else:
             policy_loss, terms = clipped_policy_loss(
                 turn_log_prob(output.log_probs, batch.thought_mask, batch.mask, s.thought_coef),

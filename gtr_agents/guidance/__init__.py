@@ -14,6 +14,7 @@ __all__ = ["GUIDANCE", "guidance_class"]
 
 GUIDANCE: dict[str, str] = {
     "reverse_kl": "gtr_agents.guidance.reverse_kl:ReverseKL",
+    "thought_sft": "gtr_agents.guidance.thought_sft:ThoughtSFT",
 }
 """Name to ``module:class``."""
 

@@ -198,36 +198,46 @@ class VLMPolicy:
         A token that reaches into the action span is an action token, so is the end-of-answer token after it; without an
         action span every token is thought.
         """
-        mask = np.ones(len(ids), dtype=np.bool_)
         if answer.action_span is None:
-            return mask
-        start, end = answer.action_span
+            return np.ones(len(ids), dtype=np.bool_)
+        mask = ~self.span_mask(ids, text, answer.action_span)
+        if answer.action_span[1] == len(text):
+            mask[sum(i != self.eos_id for i in ids) :] = False
+        return mask
+
+    def span_mask(self, ids: Sequence[int], text: str, span: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Mark the tokens that write any of the characters [start, end) of an answer (True = inside, bool [T])."""
+        start, end = span
+        mask = np.zeros(len(ids), dtype=np.bool_)
         content = [i for i in ids if i != self.eos_id]
-        offsets = self._token_starts(content, text)
-        for index, (first, last) in enumerate(pairwise(offsets)):
+        for index, (first, last) in enumerate(pairwise(self._token_starts(content, text))):
             # A token that only completes a character belongs to that character.
-            if last > start and min(first, last - 1) < end:
-                mask[index] = False
-        if end == len(text):
-            mask[len(content) :] = False
+            mask[index] = last > start and min(first, last - 1) < end
         return mask
 
     # --- acting ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def act(self, prompts: Sequence[Prompt], *, generator: torch.Generator | None = None) -> list[Response]:
+    def act(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        generator: torch.Generator | None = None,
+        temperature: float | None = None,
+    ) -> list[Response]:
         """Answer a batch of prompts.
 
         Args:
             prompts: what to answer, one response each.
             generator: source of randomness; None answers greedily.
+            temperature: of sampling and of the recorded log-probs, > 0; default the policy's.
 
         Returns:
             One response per prompt, log-probs and values from the same pass that sampled.
         """
         encoded = self._encode(prompts)
         inputs = collate(encoded, self.pad_id, self.device)
-        recorder = SamplingRecorder(self.banned, self.temperature, generator)
+        recorder = SamplingRecorder(self.banned, temperature or self.temperature, generator)
         with _capture_hidden(self.model) as hidden:
             sequences = self.model.generate(
                 **inputs,
@@ -360,6 +370,21 @@ class VLMPolicy:
             for i, row in zip(chunk, output.log_probs.cpu().numpy(), strict=True):
                 scores[i] = row[: len(token_ids[i])].copy()
         return [scores[i] for i in range(len(prompts))]
+
+    @torch.no_grad()
+    def distributions(self, prompts: Sequence[Prompt], token_ids: Sequence[np.ndarray[Any, Any]]) -> torch.Tensor:
+        """Log-probabilities at temperature 1 of the whole vocabulary at every position of given answers.
+
+        Args:
+            prompts: the prompts the answers were sampled under.
+            token_ids: the sampled token ids, int64 [T] each, unpadded.
+
+        Returns:
+            fp32 [B, T, V], minus infinity for tokens that are never sampled; anything at padding.
+        """
+        inputs, targets, _ = self._with_answers(prompts, token_ids)
+        logits = self.model(**inputs, use_cache=False, logits_to_keep=targets.shape[1] + 1).logits
+        return policy_log_probs(logits[:, :-1], self.banned, 1.0)
 
     # --- weights --------------------------------------------------------------------------------------------------
 

@@ -8,22 +8,27 @@ from typing import TYPE_CHECKING, cast
 from gtr_agents.errors import unknown_name
 
 if TYPE_CHECKING:
-    from gtr_agents.teachers.base import Teacher
+    from gtr_agents.teachers.base import Teacher, Thinker
 
-__all__ = ["TEACHERS", "teacher_class"]
+__all__ = ["TEACHERS", "THINKERS", "teacher_class"]
 
 TEACHERS: dict[str, str] = {
     "merged": "gtr_agents.teachers.merged:TeacherManager",
     "static": "gtr_agents.teachers.static:StaticTeacher",
 }
-"""Name to ``module:class``."""
+"""Teachers with weights of the policy's kind, which score and think; name to ``module:class``."""
+
+THINKERS: dict[str, str] = {
+    "oracle": "gtr_agents.teachers.oracle:OracleTeacher",
+}
+"""Teachers without such weights, which only write thoughts; name to ``module:class``."""
 
 
-def teacher_class(name: str) -> type[Teacher]:
+def teacher_class(name: str) -> type[Teacher] | type[Thinker]:
     """Return the class of a teacher.
 
     Args:
-        name: Name in :data:`TEACHERS`.
+        name: Name in :data:`TEACHERS` or :data:`THINKERS`.
 
     Returns:
         The class; its constructor takes the teacher's own options.
@@ -31,7 +36,8 @@ def teacher_class(name: str) -> type[Teacher]:
     Raises:
         UnknownNameError: If there is no such teacher.
     """
-    if name not in TEACHERS:
-        raise unknown_name("teacher", name, TEACHERS)
-    module, _, attribute = TEACHERS[name].partition(":")
-    return cast("type[Teacher]", getattr(import_module(module), attribute))
+    known = TEACHERS | THINKERS
+    if name not in known:
+        raise unknown_name("teacher", name, known)
+    module, _, attribute = known[name].partition(":")
+    return cast("type[Teacher] | type[Thinker]", getattr(import_module(module), attribute))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
@@ -72,4 +72,12 @@ class Thinker(Protocol):
 
     def diagnostics(self) -> dict[str, float]:
         """Return metrics under ``teacher/``."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed run needs to know, as JSON holds it: how much of a budget is spent, and the like."""
+        ...
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state` returned."""
         ...

@@ -26,10 +26,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from gtr_envs.alfworld.install import REMEDY
 from gtr_envs.errors import DependencyError, GameError
 
-_ARGUMENTS = list(sys.argv)
+# On import the engine changes the program's arguments and draws from NumPy's global generator.
+_ARGUMENTS, _GENERATOR = list(sys.argv), np.random.get_state()  # noqa: NPY002
 try:
     import fast_downward
     import textworld
@@ -41,6 +44,7 @@ except ImportError as missing:
     raise DependencyError(f"ALFWorld needs the package {_package!r}, which is not installed. {REMEDY}") from missing
 finally:
     sys.argv[:] = _ARGUMENTS
+    np.random.set_state(_GENERATOR)  # noqa: NPY002
 
 TESTED_TEXTWORLD = ("1.7.0",)
 """Versions whose inside :class:`FastEngine` knows."""

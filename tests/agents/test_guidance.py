@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pytest
 
 from gtr_agents.errors import ConfigError, GtrError, TrainingError, UnknownNameError
 from gtr_agents.guidance import GUIDANCE, guidance_class
-from gtr_agents.guidance.base import Guidance
+from gtr_agents.guidance.base import Guidance, ThoughtSampling
 from gtr_agents.guidance.reverse_kl import ReverseKL
-from gtr_agents.types import Answer, FloatArray, Prompt, Response, Rollout, Step, Trajectory
+from gtr_agents.prompts import get_template
+from gtr_agents.types import (
+    Answer,
+    BoolArray,
+    Correction,
+    FloatArray,
+    IntArray,
+    Prompt,
+    Response,
+    Rollout,
+    Step,
+    Trajectory,
+)
 
 GOLDEN = 1e-6
 
@@ -27,13 +41,34 @@ def rollout(*steps: Step) -> Rollout:
     return Rollout([Trajectory([one], 0.0, seed=0) for one in steps], seconds=0.0)
 
 
-def minus(k: list[list[float]]):  # type: ignore[no-untyped-def] # noqa: ANN201
-    """Return a scorer whose log-probs are the policy's minus k."""
+class Scorer:
+    """A teacher whose scores come from a function."""
 
-    def scorer(steps: list[Step]) -> list[FloatArray]:
-        return [s.response.log_probs_t1 - np.array(x, np.float32) for s, x in zip(steps, k, strict=True)]
+    template = get_template("compact")
 
-    return scorer
+    def __init__(self, scores: Callable[[Sequence[Step]], list[FloatArray]]) -> None:
+        self.score = scores
+
+    def divergence(self, steps: Sequence[Step], direction: str) -> list[FloatArray]:
+        sign = {"reverse": 1.0, "forward": 2.0}[direction]
+        return [np.full(len(s.response.token_ids), sign * i, np.float32) for i, s in enumerate(steps)]
+
+    def thought_field(self, step: Step) -> BoolArray:
+        return np.arange(len(step.response.token_ids)) == 1
+
+    def think(self, steps: Sequence[Step], sampling: ThoughtSampling) -> list[Correction]:
+        del sampling
+        return [Correction(error="nothing to say")] * len(steps)
+
+    def tokenise(self, answer: str) -> tuple[IntArray, BoolArray]:
+        raise NotImplementedError(answer)
+
+
+def minus(k: list[list[float]]) -> Scorer:
+    """Return a teacher whose log-probs are the policy's minus k."""
+    return Scorer(
+        lambda steps: [s.response.log_probs_t1 - np.array(x, np.float32) for s, x in zip(steps, k, strict=True)]
+    )
 
 
 def two_steps() -> Rollout:
@@ -100,6 +135,28 @@ def test_beta_without_a_final_value_stays_the_same() -> None:
     assert [ReverseKL(beta=0.3).beta_at(progress) for progress in (0.0, 0.5, 1.0)] == [0.3, 0.3, 0.3]
 
 
+def test_exact_estimators_ask_for_whole_distributions() -> None:
+    for estimator, rewards in (("full", [0.0, -1.0]), ("forward", [0.0, -2.0])):
+        data = two_steps()
+        ReverseKL(estimator=estimator).annotate(data, minus(K))
+        assert [s.guidance_reward for s in data.steps] == rewards
+        assert data.steps[0].teacher_log_probs == pytest.approx([-1.2, -1.5, -2.5, -4.5], abs=GOLDEN)
+
+
+def test_the_scope_can_be_the_value_of_the_thought_field_alone() -> None:
+    data = two_steps()
+    ReverseKL(scope="thoughts_field", estimator="abs").annotate(data, minus(K))
+    assert [s.guidance_reward for s in data.steps] == pytest.approx([-0.5, -0.5], abs=GOLDEN)
+
+
+def test_per_token_moves_the_advantage_of_every_guided_token_and_rewards_nothing() -> None:
+    data = two_steps()
+    ReverseKL(beta=2.0, estimator="k1", reduce="per_token").annotate(data, minus(K))
+    assert [s.guidance_reward for s in data.steps] == [0.0, 0.0]
+    assert data.steps[0].token_advantages == pytest.approx([-0.4, 1.0, -2.0, 0.0], abs=GOLDEN)
+    assert data.steps[1].token_advantages == pytest.approx([0.0, -1.0], abs=GOLDEN)
+
+
 def test_an_answer_without_a_thought_is_not_guided() -> None:
     data = rollout(step([-1.0, -2.0], [False, False]))
     ReverseKL().annotate(data, minus([[3.0, 3.0]]))
@@ -115,11 +172,11 @@ def test_an_empty_answer_and_an_empty_rollout_are_not_guided() -> None:
 def test_the_scorer_is_asked_once_for_all_steps() -> None:
     calls: list[int] = []
 
-    def scorer(steps: list[Step]) -> list[FloatArray]:
+    def scores(steps: Sequence[Step]) -> list[FloatArray]:
         calls.append(len(steps))
         return [s.response.log_probs_t1 for s in steps]
 
-    ReverseKL().annotate(two_steps(), scorer)
+    ReverseKL().annotate(two_steps(), Scorer(scores))
     assert calls == [2]
 
 
@@ -135,7 +192,7 @@ def test_the_scorer_is_asked_once_for_all_steps() -> None:
 )
 def test_scores_that_cannot_be_right_stop_the_run(scores: list[FloatArray], message: str) -> None:
     with pytest.raises(TrainingError, match=message):
-        ReverseKL().annotate(two_steps(), lambda _steps: scores)
+        ReverseKL().annotate(two_steps(), Scorer(lambda _steps: scores))
 
 
 @pytest.mark.parametrize(
@@ -145,8 +202,8 @@ def test_scores_that_cannot_be_right_stop_the_run(scores: list[FloatArray], mess
         ({"beta": float("nan")}, ConfigError, "beta must be finite"),
         ({"final_beta": -1.0}, ConfigError, "final_beta must be finite and >= 0, got -1.0"),
         ({"estimator": "clipp"}, UnknownNameError, "Did you mean 'clip'"),
-        ({"scope": "thoughts"}, UnknownNameError, "Did you mean 'thought'"),
-        ({"reduce": "max"}, UnknownNameError, "mean, sum"),
+        ({"scope": "thoughts"}, UnknownNameError, "Did you mean"),
+        ({"reduce": "max"}, UnknownNameError, "mean, per_token, sum"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(

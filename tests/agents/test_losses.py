@@ -13,9 +13,10 @@ from gtr_agents.losses import (
     clipped_policy_loss,
     clipped_value_loss,
     cosine_learning_rate,
-    kl_per_step,
+    kl_terms,
     masked_mean,
     masked_sum,
+    reduce_terms,
     token_policy_loss,
     turn_log_prob,
 )
@@ -183,7 +184,7 @@ def test_without_a_clip_range_the_value_loss_is_half_the_squared_error() -> None
 def kl_of(k: list[float], estimator: str, reduce: str = "mean") -> float:
     student = np.array([*k, 50.0])  # the last token is not guided
     mask = np.array([True] * len(k) + [False])
-    return kl_per_step(student, np.zeros_like(student), mask, estimator, reduce)  # type: ignore[arg-type]
+    return reduce_terms(kl_terms(student, np.zeros_like(student), estimator), mask, reduce)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +220,7 @@ def test_no_guided_token_means_no_divergence() -> None:
 @pytest.mark.parametrize("estimator", ["clip", "clip_cap", "abs", "k1", "k2", "k3"])
 def test_equal_models_have_no_divergence(estimator: str) -> None:
     log_probs = np.linspace(-9, 0, 20, dtype=np.float32)
-    assert kl_per_step(log_probs, log_probs, np.ones(20, np.bool_), estimator) == 0.0
+    assert kl_terms(log_probs, log_probs, estimator).tolist() == [0.0] * 20
 
 
 def test_unknown_estimator_and_reduction_name_the_known_ones() -> None:

@@ -265,7 +265,7 @@ def guided(beta: float | None, make_rollout: Callable[[VLMPolicy], Rollout]) -> 
     algorithm = PPO(policy, text_env, settings=PPOSettings(**ONE_STEP), guidance=guidance, teacher=teacher)
     rollout = make_rollout(policy)
     if guidance is not None:
-        guidance.annotate(rollout, algorithm._teacher_scores)
+        guidance.annotate(rollout, algorithm.teacher_view())
     algorithm.update(rollout, 0.0)
     return weights_of(policy)
 

@@ -288,7 +288,7 @@ def test_every_teacher_of_the_table_can_be_built_and_played_through() -> None:
 
 
 def test_an_unknown_teacher_is_named_with_the_known_ones() -> None:
-    with pytest.raises(UnknownNameError, match=r"merged, static.*Did you mean 'merged'"):
+    with pytest.raises(UnknownNameError, match=r"merged, oracle, static.*Did you mean 'merged'"):
         teacher_class("merge")
 
 

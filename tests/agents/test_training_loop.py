@@ -25,7 +25,7 @@ SETTINGS = PPOSettings(
     baseline="tree", gamma=1.0, epochs=2, minibatch_size=8, learning_rate=1e-3, final_learning_rate=1e-4
 )
 HANDS = RolloutSettings(n_envs=4, hands=3, attempts=2, format_valid=0.0, format_invalid=-1.0)
-TIMES = ("rollout/seconds", "rollout/steps_per_second")
+TIMES = ("rollout/seconds", "guidance/seconds", "rollout/steps_per_second")
 
 
 def easy_env() -> Any:

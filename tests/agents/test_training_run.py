@@ -134,7 +134,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 def updates(folder: Path) -> list[dict[str, Any]]:
     """The lines of the training updates, without what depends on the clock."""
     lines = [line for line in metrics(folder) if "train/policy_loss" in line]
-    clocks = ("wall_seconds", "rollout/seconds", "rollout/steps_per_second")
+    clocks = ("wall_seconds", "rollout/seconds", "rollout/steps_per_second", "guidance/seconds")
     return [{key: value for key, value in line.items() if key not in clocks} for line in lines]
 
 

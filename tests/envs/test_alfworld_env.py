@@ -107,6 +107,18 @@ def test_two_processes_with_one_seed_play_the_same_twenty_episodes(tmp_path: Pat
     assert int(ours[1]) > 10
 
 
+def test_loading_the_engine_draws_from_no_global_generator() -> None:
+    """Only a fresh process shows it: the engine's modules draw when they are imported."""
+    code = (
+        "import random, numpy as np, gymnasium, gtr_envs\n"
+        "before = random.getstate(), repr(np.random.get_state())\n"
+        "gymnasium.make('ALFWorld-v0').close()\n"
+        "assert before == (random.getstate(), repr(np.random.get_state()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_what_belongs_to_the_program_is_left_alone(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
