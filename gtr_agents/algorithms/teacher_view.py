@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import torch
 
 from gtr_agents.guidance.base import Direction, ThoughtSampling
 from gtr_agents.parsing import find_value_span, parse_answer
-from gtr_agents.types import BoolArray, Correction, FloatArray, IntArray, Step
+from gtr_agents.types import BoolArray, Correction, FloatArray, IntArray, Prompt, Step
 
 if TYPE_CHECKING:
     from gtr_agents.policies.vlm import VLMPolicy
@@ -72,26 +73,33 @@ class LearnerTeacher:
         return results
 
     def think(self, steps: Sequence[Step], sampling: ThoughtSampling) -> list[Correction]:
-        """Ask the thinker; or let the weights answer the same prompts until an answer is well formed."""
+        """Ask the thinker; or let the weights answer the same prompts until an answer is well formed.
+
+        Several attempts at one task pass through the same states: the weights are asked once for each of them.
+        """
         if self.thinker is not None:
             return self.thinker.think(steps, self.template, self.on_done)
+        shown: dict[object, list[int]] = {}
+        for i, step in enumerate(steps):
+            shown.setdefault(_content(step.prompt), []).append(i)
         corrections = [Correction(error="no answer was well formed")] * len(steps)
-        pending = list(range(len(steps)))
+        pending = list(shown.values())
         temperature = sampling.temperature
         with self.policy.using(self._weights()):
             for attempt in range(sampling.retries):
                 failed = []
                 for start in range(0, len(pending), self.batch_size):
                     piece = pending[start : start + self.batch_size]
-                    prompts = [steps[i].prompt for i in piece]
+                    prompts = [steps[alike[0]].prompt for alike in piece]
                     answers = self.policy.act(prompts, generator=self.generator, temperature=temperature)
-                    for i, response in zip(piece, answers, strict=True):
+                    for alike, response in zip(piece, answers, strict=True):
                         if response.answer.valid_format and response.answer.action:
-                            corrections[i] = Correction(answer=response.text)
+                            for i in alike:
+                                corrections[i] = Correction(answer=response.text)
                         else:
-                            failed.append(i)
+                            failed.append(alike)
                     if attempt == 0:
-                        self.on_done(len(piece))
+                        self.on_done(sum(map(len, piece)))
                 pending = failed
                 if not pending:
                     break
@@ -120,6 +128,11 @@ class LearnerTeacher:
     def _weights(self) -> dict[str, torch.Tensor]:
         assert self.teacher is not None  # the learner refuses guidance whose teacher cannot answer
         return self.teacher.teacher_state()
+
+
+def _content(prompt: Prompt) -> tuple[str, str, bytes]:
+    """What is equal for prompts that show the same."""
+    return prompt.system, prompt.text, hashlib.blake2b(prompt.image.tobytes()).digest()
 
 
 def kl_divergence(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

@@ -207,6 +207,27 @@ def test_weights_write_their_own_thoughts_and_leave_the_student_as_it_was(studen
     assert any(correction.answer for correction in corrections)
 
 
+def test_the_same_state_is_thought_about_once(student: VLMPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = TeacherManager()
+    teacher.start(student.merge_state())
+    first, second = prompts_of(n=2, env_id="EZPoints-v0")
+    again = Prompt(first.text, first.image.copy(), first.system)
+    other = Prompt(first.text, 255 - first.image, first.system)
+    steps = [written(student, prompt, STUDENT) for prompt in (first, second, again, other)]
+    asked: list[Prompt] = []
+    act = student.act
+
+    def watched(prompts: Sequence[Prompt], **options: Any) -> list[Response]:
+        asked.extend(prompts)
+        return act(prompts, **options)
+
+    monkeypatch.setattr(student, "act", watched)
+    view = PPO(student, easy_env, teacher=teacher, rollout=RolloutSettings(n_envs=8)).teacher_view()
+    corrections = view.think(steps, ThoughtSampling(retries=1))
+    assert asked == [first, second, other]
+    assert corrections[0] == corrections[2]
+
+
 def test_attempts_get_warmer_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = tiny_policy()  # untrained: none of its answers is well formed
     prompts = prompts_of(n=3, env_id="EZPoints-v0")
