@@ -23,7 +23,7 @@ class Series:
     label: str
     """What the legend calls it."""
     role: str
-    """CSS class that gives the colour: ``student``, ``teacher``, ``greedy``, ``rollout`` or ``start``."""
+    """CSS class that gives the colour: ``student``, ``teacher``, ``greedy``, ``rollout``, ``start`` or ``conflict``."""
     xs: tuple[float, ...]
     """Positions, ascending."""
     ys: tuple[float, ...]

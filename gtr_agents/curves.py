@@ -20,6 +20,9 @@ EVALUATIONS = (
 OTHER = "Other metrics"
 """Heading of the charts nobody explained."""
 
+TEACHER_LEAD = "eval/teacher_lead"
+"""Success of the merged teacher minus that of the student on the same episodes."""
+
 PERCENT = charts.Axis(percent=True)
 NUMBER = charts.Axis()
 LOG = charts.Axis(log=True)
@@ -67,6 +70,9 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
         Figure("guidance/reward", "Guidance reward", "Added to the reward of a step."),
         Figure("teacher/checkpoints", "Merged checkpoints", "How many the teacher is made of."),
         Figure("teacher/agreement", "Sign agreement", "Of the checkpoints' changes to a weight.", PERCENT),
+        Figure(
+            "teacher/conflict_mass", "Conflict mass", "Outvoted mass of the changes; 0 is none, half complete.", PERCENT
+        ),
         Figure("teacher/norm_ratio", "Norm ratio", "Length of the merge over that of the plain mean."),
         Figure("teacher/drift", "Teacher drift", "Cosine of the last two teachers; exactly 1 is a frozen one."),
     ),
@@ -80,6 +86,16 @@ FIGURES: dict[str, tuple[Figure, ...]] = {
     ),
 }
 """The charts that are explained, by section; other metrics are drawn without a word, below them."""
+
+
+TEACHER_LINES = (
+    ("teacher/agreement", "sign agreement of the checkpoints", "teacher"),
+    ("teacher/conflict_mass", "conflict mass (50% is complete)", "conflict"),
+    ("teacher/drift", "cosine of the last two teachers", "greedy"),
+    (TEACHER_LEAD, "success of the teacher minus the student's", "student"),
+    ("guidance/kl", "KL to the teacher, as a share of its highest", "rollout"),
+)
+"""Metric, legend and colour of the picture that tells how the teacher is."""
 
 
 def split_metrics(lines: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -210,6 +226,44 @@ def success_chart(training: Sequence[Mapping[str, Any]], size: tuple[int, int]) 
     if not series:
         return Markup("")
     return _draw(training, series, PERCENT, "Success rate over training", size, success_before(training))
+
+
+def teacher_series(training: Sequence[Mapping[str, Any]]) -> list[charts.Series]:
+    """Read what tells how the merged teacher is.
+
+    Args:
+        training: The lines of the updates.
+
+    Returns:
+        Shares and differences of shares, all in [-1, 1]; empty if the run merged nothing.
+    """
+    where = position(training)
+    if not any("teacher/agreement" in line for line in training):
+        return []
+    series = []
+    for metric, label, role in TEACHER_LINES:
+        # Before there are two teachers to compare, their cosine is recorded as 0.
+        told = [line for line in training if metric != "teacher/drift" or line.get(metric)]
+        xs, ys = points(told, metric, where)
+        highest = max(ys, default=0.0) if metric == "guidance/kl" else 1.0
+        if xs and highest > 0:
+            values = tuple(y / highest for y in ys)
+            series.append(charts.Series(label, role, tuple(xs), values, marked=metric == TEACHER_LEAD))
+    return series
+
+
+def teacher_chart(training: Sequence[Mapping[str, Any]], size: tuple[int, int]) -> Markup:
+    """Draw how the merged teacher is, in one picture.
+
+    Args:
+        training: The lines of the updates.
+        size: Width and height in pixels.
+
+    Returns:
+        The chart; empty if the run merged nothing.
+    """
+    series = teacher_series(training)
+    return _draw(training, series, PERCENT, "The merged teacher", size, 0.0) if series else Markup("")
 
 
 def _charts(training: Sequence[Mapping[str, Any]], figures: Iterable[Figure]) -> list[tuple[Figure, Markup]]:

@@ -59,6 +59,8 @@ def build_report(run: str | Path) -> Path:
         intervals=[charts.interval_chart(rows, label="Success rates", size=size) for size in _sizes(rows)],
         learning_curves=[curves.success_chart(training, size) for size in ((1060, 330), (380, 280))],
         legend=[(line.label, line.role) for line in curves.all_series(training, f"rollout/{curves.SUCCESS}")],
+        teacher_charts=[curves.teacher_chart(training, size) for size in ((1060, 300), (380, 260))],
+        teacher_legend=[(line.label, line.role) for line in curves.teacher_series(training)],
         by_steps=curves.position(training) == "env_steps",
         sections=dict(curves.sections(training, supervised)),
         other_heading=curves.OTHER,

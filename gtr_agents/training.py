@@ -20,6 +20,7 @@ import torch
 from gtr_agents.algorithms.base import Learner, text_env_maker
 from gtr_agents.build import build_algorithm, build_evaluator, build_policy, training_env
 from gtr_agents.config import RunConfig, as_dict
+from gtr_agents.curves import TEACHER_LEAD
 from gtr_agents.demonstrations import demonstrations
 from gtr_agents.errors import ConfigError
 from gtr_agents.evaluation import EvaluationResult, Evaluator, replay_frames
@@ -143,7 +144,7 @@ class _Watcher:
         metrics = prefixed("eval/student", self.evaluator(learner.policy, episodes=n, on_episode=self._tick))
         with learner.as_teacher() as teacher:
             metrics |= prefixed("eval/teacher", self.evaluator(teacher, episodes=n, on_episode=self._tick))
-        return metrics
+        return metrics | _lead(metrics)
 
     def evaluate(self, policy: VLMPolicy, label: str, *, greedy: bool = False) -> EvaluationResult:
         """Evaluate on all fixed episodes, with progress."""
@@ -162,6 +163,11 @@ def checkpoint_folder(run: RunFolder) -> Path:
 def prefixed(prefix: str, result: EvaluationResult) -> dict[str, float]:
     """Metrics of an evaluation under a name."""
     return {f"{prefix}/{name}": value for name, value in result.metrics.items()}
+
+
+def _lead(metrics: dict[str, float]) -> dict[str, float]:
+    """How much better than the student its teacher is."""
+    return {TEACHER_LEAD: metrics["eval/teacher/success_rate"] - metrics["eval/student/success_rate"]}
 
 
 class _TimeUp(Exception):  # noqa: N818 - not an error
@@ -288,6 +294,7 @@ def _final_evaluation(config: RunConfig, run: RunFolder, watcher: _Watcher, algo
         run.write_evaluation("teacher", merged.episodes())
         record_samples(config, run, merged, teacher, update, "teacher")
         line |= prefixed("eval/teacher", merged)
+        line |= _lead(line)
         summary |= _rates("teacher", merged)
     line |= {
         "update": update,

@@ -13,7 +13,7 @@ from PIL import Image
 from recorded_run import HOSTILE, an_episode, evaluation, finished_run, record
 
 from gtr_agents.charts import Row
-from gtr_agents.curves import split_metrics
+from gtr_agents.curves import split_metrics, teacher_series
 from gtr_agents.recorder import RunFolder, RunFolderError
 from gtr_agents.report import (
     build_report,
@@ -227,6 +227,30 @@ def test_the_learning_curve_is_a_picture_with_the_colours_of_its_lines(tmp_path:
         assert picture.size == (1280, 720)
         colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20) or []}
     assert {(37, 99, 235), (217, 119, 6)} <= colours
+
+
+def test_one_picture_tells_how_the_teacher_is(tmp_path: Path) -> None:
+    run = finished_run(tmp_path)
+    assert "How the teacher is" not in Page(build_report(tmp_path)).text
+    lines = [
+        {"update": 1, "teacher/agreement": 1.0, "teacher/conflict_mass": 0.0, "teacher/drift": 0.0, "guidance/kl": 0.0},
+        {"update": 2, "teacher/agreement": 0.9, "teacher/conflict_mass": 0.1, "teacher/drift": 0.8, "guidance/kl": 0.2},
+        {"update": 3, "teacher/agreement": 0.8, "teacher/conflict_mass": 0.2, "teacher/drift": 0.9, "guidance/kl": 0.1}
+        | {"eval/teacher_lead": 0.05},
+    ]
+    with (run.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.writelines(f"{json.dumps(line)}\n" for line in lines)
+    page = Page(build_report(tmp_path))
+    assert "How the teacher is" in page.text
+    series = {line.role: line.ys for line in teacher_series(split_metrics(run.metrics())[0])}
+    assert series == {
+        "teacher": (1.0, 0.9, 0.8),
+        "conflict": (0.0, 0.1, 0.2),
+        "greedy": (0.8, 0.9),  # one teacher alone has no cosine
+        "student": (0.05,),
+        "rollout": (0.0, 1.0, 0.5),
+    }
+    assert {"teacher", "conflict", "student"} <= {line.split()[0] for line in re.findall(r'class="([^"]+)"', page.raw)}
 
 
 def test_a_run_without_any_rate_has_no_learning_curve(tmp_path: Path) -> None:

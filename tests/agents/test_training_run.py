@@ -191,6 +191,8 @@ def test_start_middle_and_end_are_evaluated(run: Path) -> None:
             assert line.keys() >= {f"eval/{role}/{name}" for name in EVALUATED}
     assert lines[0]["eval/student/episodes"] == lines[2]["eval/teacher/episodes"] == 16
     assert lines[1]["eval/student/episodes"] == 6
+    for line in lines[1:]:
+        assert line["eval/teacher_lead"] == line["eval/teacher/success_rate"] - line["eval/student/success_rate"]
     assert "eval/student_greedy/success_rate" in lines[0].keys() & lines[2].keys()
     assert read(run)["success_rate_before"] == lines[0]["eval/student/success_rate"]
     assert read(run)["success_rate_teacher"] == lines[2]["eval/teacher/success_rate"]
