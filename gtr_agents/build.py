@@ -77,7 +77,9 @@ def build_thinker(config: RunConfig) -> Thinker | None:
     """Build the teacher that writes thoughts without weights of ours; None if the configuration names another kind."""
     if config.teacher.name not in THINKERS or config.guidance.name == "none":
         return None
-    return cast("Thinker", teacher_class(config.teacher.name)())
+    kind = teacher_class(config.teacher.name)
+    options = {"settings": config.teacher.external} if config.teacher.name == "external" else {}
+    return cast("Thinker", kind(**options))
 
 
 def _options_of(kind: type[Any], section: Any) -> dict[str, Any]:

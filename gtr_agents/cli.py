@@ -265,6 +265,32 @@ def evaluate(
 
 
 @app.command
+def serve(
+    model: Positional[Annotated[Path, arg(metavar="RUN|MODEL", help="A run folder, or a model folder.")]],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    teacher: bool = False,
+    max_batch: int = 16,
+) -> None:
+    """Answer chat requests with a model, in the protocol of OpenAI's chat completions, until Ctrl-C.
+
+    Any client of that protocol can ask it: one picture (a PNG or JPEG data URL) and a text. A training run asks it with
+    --set guidance.name=thought_sft --set teacher.name=external (and teacher.external.base_url for another address).
+
+    Args:
+        model: what to serve.
+        host: address to listen at; 0.0.0.0 lets other machines in, and there is no password.
+        port: port to listen at; 0 takes a free one.
+        teacher: serve the run's merged teacher instead of its student.
+        max_batch: requests answered at once.
+    """
+    from gtr_agents.commands import serve_model
+
+    serve_model(model, host=host, port=port, teacher=teacher, max_batch=max_batch, console=_console())
+
+
+@app.command
 def report(run: Positional[Run]) -> None:
     """Write RUN/report.html: curves of student and teacher, thought quality, episodes to step through; one file."""
     from gtr_agents.report import build_report

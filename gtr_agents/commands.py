@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +86,45 @@ def evaluate_model(
         **({"by_task_type": result.by_task_type} if result.by_task_type else {}),
         "played": result.episodes(),
     }
+
+
+def serve_model(path: Path, *, host: str, port: int, teacher: bool, max_batch: int, console: Console) -> None:
+    """Serve a run's model or a model folder until interrupted.
+
+    Args:
+        path: run folder or model folder.
+        host: address to listen at.
+        port: port to listen at; 0 takes a free one.
+        teacher: the run's merged teacher instead of its student.
+        max_batch: requests answered at once.
+        console: where to print.
+
+    Raises:
+        ConfigError: if the address cannot be used, or the batch is empty.
+    """
+    from gtr_agents.config import resolve
+    from gtr_agents.policies.vlm import VLMPolicy
+    from gtr_agents.serve import PolicyServer
+    from gtr_agents.training import prepare
+
+    if max_batch < 1:
+        raise ConfigError(f"max_batch must be at least 1, got {max_batch}.")
+    prepare(0)
+    policy = VLMPolicy.from_pretrained(model_folder(path))
+    acting: AbstractContextManager[None] = nullcontext()
+    if teacher:
+        acting = policy.using(_teacher_weights(path, resolve(RunFolder.open(path).config()["config"])))
+    try:
+        server = PolicyServer(policy, path.name, host, port, max_batch)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"Cannot listen at {host}:{port}: {error}. Choose another --port.") from error
+    console.print(f"Serving {path}{' (teacher)' if teacher else ''} at {server.url}; Ctrl-C ends it.", soft_wrap=True)
+    console.print(f"Try: curl {server.url}/models", soft_wrap=True)
+    with acting, server:
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            console.print(f"Stopped after {server.n_answered} answers.")
 
 
 def _config_for(path: Path, env: str | None, preset: str | None) -> RunConfig:

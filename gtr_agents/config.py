@@ -17,6 +17,7 @@ from gtr_agents.algorithms.ppo import PPOSettings
 from gtr_agents.errors import ConfigError, unknown_name
 from gtr_agents.evaluation import Split
 from gtr_agents.sft import SFTSettings
+from gtr_agents.teachers.chat import ExternalSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +103,9 @@ class GuidanceConfig:
 class TeacherConfig:
     """Where the teacher comes from."""
 
-    name: Literal["merged", "static", "oracle"] = "merged"
-    """merged: a merge of the run's checkpoints; static: the start model (ablation); oracle: the environment's expert,
-    for thought_sft."""
+    name: Literal["merged", "static", "oracle", "external"] = "merged"
+    """merged: a merge of the run's checkpoints; static: the start model (ablation). Only for thought_sft: oracle, the
+    environment's expert; external, a model behind a chat endpoint (GTR)."""
     method: Literal["ties", "linear"] = "ties"
     """How they are merged: by TIES, or as their weighted mean (ablation)."""
     weights: Literal["sma", "ema"] = "sma"
@@ -117,6 +118,8 @@ class TeacherConfig:
     """Scale of the merged task vector."""
     merge_interval: int = 1
     """A new teacher after every so many updates."""
+    external: ExternalSettings = field(default_factory=ExternalSettings)
+    """external: where it is, how it is asked, what it may cost."""
 
 
 @dataclass(frozen=True, slots=True)

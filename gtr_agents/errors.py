@@ -34,6 +34,10 @@ class TrainingError(GtrError):
     """Training cannot go on, e.g. because the numbers are no longer finite."""
 
 
+class TeacherError(GtrError):
+    """An external teacher gives no opinion, or its budget is spent, and the run was told to stop then."""
+
+
 class DependencyError(GtrError, ImportError):
     """A package of the extra ``agents`` is not installed."""
 

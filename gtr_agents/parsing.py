@@ -48,7 +48,7 @@ def parse_answer(
     span = find_action_span(text, action_key)
     if "{" not in text:
         return Answer(error="no JSON object in the answer", action_span=span)
-    body = _strip_fence(text)
+    body = strip_fence(text)
     strict = True
     try:
         fields = _decoder(action_key).decode(body)
@@ -164,7 +164,8 @@ def _decoder(action_key: str) -> json.JSONDecoder:
     return json.JSONDecoder(object_pairs_hook=build, parse_constant=_refuse_constant)
 
 
-def _strip_fence(text: str) -> str:
+def strip_fence(text: str) -> str:
+    """Take a text out of the code fence around it, if there is one."""
     if "```" not in text:
         return text
     match = _FENCE.match(text)

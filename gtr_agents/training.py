@@ -22,7 +22,7 @@ from gtr_agents.build import build_algorithm, build_evaluator, build_policy, tra
 from gtr_agents.config import RunConfig, as_dict
 from gtr_agents.curves import TEACHER_LEAD
 from gtr_agents.demonstrations import demonstrations
-from gtr_agents.errors import ConfigError
+from gtr_agents.errors import ConfigError, TeacherError
 from gtr_agents.evaluation import EvaluationResult, Evaluator, replay_frames
 from gtr_agents.recall import train_recall
 from gtr_agents.recorder import RunFolder
@@ -230,6 +230,10 @@ def train(
     except KeyboardInterrupt:
         interrupted = True
         display.message("Interrupted: saving. Press Ctrl-C again to stop at once.")
+    except TeacherError:
+        algorithm.save(checkpoint)
+        display.message(f"Stopped by the teacher; saved after {algorithm.n_updates} updates. Go on with --resume.")
+        raise
     train_seconds = time.perf_counter() - started
     display.phase("saving")
     algorithm.save(checkpoint)

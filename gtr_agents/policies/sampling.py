@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from transformers import LogitsProcessor
 
@@ -27,6 +29,13 @@ def entropy_of(log_probs: torch.Tensor) -> torch.Tensor:
     return -(log_probs.exp() * log_probs.clamp(min=-1e4)).sum(-1)
 
 
+def _exponential(shape: torch.Size, generator: torch.Generator | Sequence[torch.Generator]) -> torch.Tensor:
+    """Draw waiting times [B, V], all from one generator or each row from its own."""
+    if isinstance(generator, torch.Generator):
+        return torch.empty(shape, device=generator.device).exponential_(generator=generator)
+    return torch.stack([torch.empty(shape[1:], device=g.device).exponential_(generator=g) for g in generator])
+
+
 class SamplingRecorder(LogitsProcessor):
     """Samples the next token inside ``generate`` with a given generator; records its log-probability.
 
@@ -37,10 +46,15 @@ class SamplingRecorder(LogitsProcessor):
     Args:
         banned: True marks a token that is never sampled, bool [V].
         temperature: sampling temperature, > 0; also used for the recorded log-probabilities when greedy.
-        generator: source of randomness; None samples greedily.
+        generator: source of randomness, or one for each row of the batch; None samples greedily.
     """
 
-    def __init__(self, banned: torch.Tensor, temperature: float, generator: torch.Generator | None) -> None:
+    def __init__(
+        self,
+        banned: torch.Tensor,
+        temperature: float,
+        generator: torch.Generator | Sequence[torch.Generator] | None,
+    ) -> None:
         self.banned = banned
         self.temperature = temperature
         self.generator = generator
@@ -54,8 +68,7 @@ class SamplingRecorder(LogitsProcessor):
         log_probs = policy_log_probs(scores, self.banned, self.temperature)
         perturbed = log_probs
         if self.generator is not None:
-            waiting = torch.empty(log_probs.shape, device=self.generator.device)
-            waiting.exponential_(generator=self.generator)
+            waiting = _exponential(log_probs.shape, self.generator)
             perturbed = log_probs - waiting.log().to(log_probs.device)
         chosen = perturbed.argmax(-1, keepdim=True)
         self.log_probs.append(log_probs.gather(-1, chosen).squeeze(-1))

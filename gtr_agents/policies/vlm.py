@@ -222,15 +222,17 @@ class VLMPolicy:
         self,
         prompts: Sequence[Prompt],
         *,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
         temperature: float | None = None,
+        max_new_tokens: int | None = None,
     ) -> list[Response]:
         """Answer a batch of prompts.
 
         Args:
             prompts: what to answer, one response each.
-            generator: source of randomness; None answers greedily.
+            generator: source of randomness, or one for each prompt; None answers greedily.
             temperature: of sampling and of the recorded log-probs, > 0; default the policy's.
+            max_new_tokens: limit of an answer; default the policy's.
 
         Returns:
             One response per prompt, log-probs and values from the same pass that sampled.
@@ -241,7 +243,7 @@ class VLMPolicy:
         with _capture_hidden(self.model) as hidden:
             sequences = self.model.generate(
                 **inputs,
-                max_new_tokens=self.max_new_tokens,
+                max_new_tokens=max_new_tokens or self.max_new_tokens,
                 logits_processor=[recorder],
                 eos_token_id=self.eos_id,
                 pad_token_id=self.pad_id,

@@ -19,6 +19,7 @@ TEACHERS: dict[str, str] = {
 """Teachers with weights of the policy's kind, which score and think; name to ``module:class``."""
 
 THINKERS: dict[str, str] = {
+    "external": "gtr_agents.teachers.external:ExternalTeacher",
     "oracle": "gtr_agents.teachers.oracle:OracleTeacher",
 }
 """Teachers without such weights, which only write thoughts; name to ``module:class``."""
