@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gtr_agents.policies.tiny import build_tiny_vlm
     from gtr_agents.policies.vlm import VLMPolicy
     from gtr_agents.prompts import PromptTemplate
+    from gtr_agents.teachers.external import ExternalTeacher
     from gtr_agents.teachers.merged import TeacherManager
     from gtr_agents.teachers.oracle import OracleTeacher
 
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "PPO",
+    "ExternalTeacher",
     "OracleTeacher",
     "PPOSettings",
     "PromptTemplate",
@@ -39,6 +41,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ExternalTeacher": "gtr_agents.teachers.external",
     "OracleTeacher": "gtr_agents.teachers.oracle",
     "PPO": "gtr_agents.algorithms.ppo",
     "PPOSettings": "gtr_agents.algorithms.ppo",
