@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,15 +60,23 @@ def build_guidance(config: RunConfig) -> Guidance | None:
     return None if name == "none" else guidance_class(name)(**options)
 
 
-def build_teacher(config: RunConfig) -> Teacher:
+def build_teacher(config: RunConfig, folder: Path | None = None) -> Teacher:
     """Build the teacher.
 
     A run without guidance has one too: its merged checkpoints are evaluated beside the student, so that methods can be
     compared, but it influences nothing.
+
+    Args:
+        config: the run's configuration; options that its teacher does not know are left aside.
+        folder: where accumulators on disk live; without one, a saved teacher can be loaded, but not added to.
+
+    Returns:
+        The teacher.
     """
-    options = asdict(config.teacher)
-    name = options.pop("name")
-    return teacher_class(name)() if name == "static" else teacher_class(name)(**options)
+    options = asdict(config.teacher) | {"folder": folder}
+    kind = teacher_class(options.pop("name"))
+    known = inspect.signature(kind).parameters
+    return kind(**{option: value for option, value in options.items() if option in known})
 
 
 def training_env(config: RunConfig) -> MakeEnv:
@@ -109,14 +118,14 @@ def build_evaluator(config: RunConfig, env_id: str | None = None) -> Evaluator:
     )
 
 
-def build_algorithm(config: RunConfig, policy: VLMPolicy, seed: int) -> PPO:
-    """Build the algorithm with guidance, teacher and training environment."""
+def build_algorithm(config: RunConfig, policy: VLMPolicy, seed: int, folder: Path | None = None) -> PPO:
+    """Build the algorithm with guidance, teacher (its accumulators in ``folder``) and training environment."""
     return PPO(
         policy,
         training_env(config),
         settings=config.ppo,
         rollout=config.rollout,
         guidance=build_guidance(config),
-        teacher=build_teacher(config),
+        teacher=build_teacher(config, folder),
         seed=seed,
     )

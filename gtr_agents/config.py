@@ -81,8 +81,8 @@ class GuidanceConfig:
 class TeacherConfig:
     """Where the teacher comes from."""
 
-    name: Literal["merged", "static"] = "merged"
-    """merged: a merge of the run's checkpoints; static: the start model (ablation)."""
+    name: Literal["merged", "static", "ema"] = "merged"
+    """merged: a merge of the run's checkpoints; for ablations static, the start model, and ema, a moving average."""
     method: Literal["ties", "linear"] = "ties"
     """How they are merged: by TIES, or as their weighted mean (ablation)."""
     weights: Literal["sma", "ema"] = "sma"
@@ -95,6 +95,12 @@ class TeacherConfig:
     """Scale of the merged task vector."""
     merge_interval: int = 1
     """A new teacher after every so many updates."""
+    form: Literal["dense", "adapter"] = "dense"
+    """dense: exact, with a copy of what it replaces; adapter (LoRA only): a second adapter beside the student's."""
+    rank: PositiveInt = 128
+    """Rank of a teacher in the form adapter; the metric teacher/retained_energy tells what it keeps."""
+    accumulators: Literal["memory", "disk"] = "memory"
+    """Where the sums of the past live; disk is for models whose four sums per weight do not fit in memory."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gtr_agents.errors import MergeError
 from gtr_agents.merging.lora import PREFIX
-from gtr_agents.merging.state_dict import StateDict
+from gtr_agents.merging.state_dict import StateDict, compute_dtype
 from gtr_agents.seeding import torch_generator
 
 FACTOR_A, FACTOR_B = ".lora_A.weight", ".lora_B.weight"
@@ -92,9 +92,10 @@ def factorise(matrices: Iterable[tuple[str, Tensor]], rank: int, *, seed: int = 
         raise MergeError(f"rank must be at least 1, got {rank!r}")
     tensors: dict[str, Tensor] = {}
     kept, totals = {}, {}
-    for name, matrix in matrices:
-        if matrix.dim() != 2:
-            raise MergeError(f"{name!r} with {matrix.dim()} axes cannot be a LoRA module; keep it as dense weights")
+    for name, given in matrices:
+        if given.dim() != 2:
+            raise MergeError(f"{name!r} with {given.dim()} axes cannot be a LoRA module; keep it as dense weights")
+        matrix = given.to(compute_dtype(given))
         b, a, kept[name] = _factor(matrix, rank, exact_up_to, torch_generator(seed, "compress", name))
         totals[name] = float(matrix.double().square().sum())
         tensors[name + FACTOR_A], tensors[name + FACTOR_B] = a, b

@@ -168,6 +168,13 @@ class StreamingMerge:
         """Return the merged task vector of one floating-point tensor, on the base's device."""
         return self._store.read(name).merged(self.rules, self.total_weight).to(self._base[name].device)
 
+    def files(self) -> dict[str, Path]:
+        """Return the files that the accumulators on disk live in, by their paths below the folder; empty in memory.
+
+        None is ever changed: linked under the same paths in another folder, they are a state to continue from.
+        """
+        return self._store.files()
+
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return everything but the base: accumulator tensors by name, and JSON-ready settings.
 

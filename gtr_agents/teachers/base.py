@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from torch import Tensor
-
 from gtr_agents.merging.state_dict import StateDict
 from gtr_agents.types import Correction, Step
 
@@ -31,8 +29,8 @@ class Teacher(Protocol):
         """Take note of the policy's weights after one update."""
         ...
 
-    def teacher_state(self) -> dict[str, Tensor]:
-        """Return the published weights."""
+    def teacher_state(self) -> StateDict:
+        """Return the published weights, as :meth:`VLMPolicy.using` takes them."""
         ...
 
     def diagnostics(self) -> dict[str, float]:
