@@ -101,6 +101,8 @@ class TeacherConfig:
     """Rank of a teacher in the form adapter; the metric teacher/retained_energy tells what it keeps."""
     accumulators: Literal["memory", "disk"] = "memory"
     """Where the sums of the past live; disk is for models whose four sums per weight do not fit in memory."""
+    window: NonNegativeInt = 0
+    """Only so many newest checkpoints are merged (needs accumulators: disk); 0 merges all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,11 +52,6 @@ class EmaTeacher(TeacherManager):
             folder=folder,
         )
 
-    @property
-    def n_checkpoints(self) -> int:
-        """How many checkpoints have been averaged, the base not counted."""
-        return max(super().n_checkpoints - 1, 0)
-
     def start(self, base: StateDict) -> None:
         """Begin a run; the base is the first teacher and the first member of the average.
 

@@ -54,12 +54,15 @@ class TeacherManager:
         rank: Of the factors, >= 1; 128 is ours.
         accumulators: ``"memory"``, on the device of the base; or ``"disk"``: base, sums and a dense teacher lie in
             files of ``folder`` and are read one tensor at a time. The results are the same, bit for bit.
+        window: Only so many newest checkpoints count, >= 1; 0 merges all of the run. Their trimmed task vectors are
+            kept in 8-bit precision (:class:`gtr_agents.merging.archive.SparseArchive`), and the merge is of those. Needs
+            accumulators on disk.
         folder: For ``"disk"``: working folder of this object, emptied by :meth:`start` and :meth:`load`. Without one, a
             saved teacher can be loaded and used where it lies, but nothing can be added to it.
 
     Raises:
         UnknownNameError: If method, weights, election rule, form or place of the accumulators do not exist.
-        ConfigError: If alpha, merge_interval or rank is outside its range.
+        ConfigError: If alpha, merge_interval, rank or window is outside its range, or there is a window in memory.
         MergeError: If density is outside its range.
     """
 
@@ -75,6 +78,7 @@ class TeacherManager:
         form: Literal["dense", "adapter"] = "dense",
         rank: int = 128,
         accumulators: Literal["memory", "disk"] = "memory",
+        window: int = 0,
         folder: str | Path | None = None,
     ) -> None:
         _check_name("teacher merge method", method, STREAMING_METHODS)
@@ -85,6 +89,10 @@ class TeacherManager:
             raise ConfigError(f"alpha must be in [0, 1], got {alpha!r}")
         if merge_interval < 1 or rank < 1:
             raise ConfigError(f"merge_interval and rank must be at least 1, got {merge_interval!r} and {rank!r}")
+        if window < 0 or (window and accumulators == "memory"):
+            raise ConfigError(
+                f"window must be 0, or at least 1 with accumulators on disk, got {window!r} with {accumulators!r}"
+            )
         check_density(density)
         check_election(election)
         self.method = method
@@ -97,9 +105,11 @@ class TeacherManager:
         self.form = form
         self.rank = rank
         self.accumulators = accumulators
+        self.window = window
         self._place: Place = InMemory() if accumulators == "memory" else OnDisk(Path(folder) if folder else None)
         self._version = 0
         self._drift = 0.0
+        self._added = 0
         self._energy: dict[str, float] = {}
         self._merge: StreamingMerge | None = None
         self._published: StateDict = {}
@@ -111,8 +121,8 @@ class TeacherManager:
 
     @property
     def n_checkpoints(self) -> int:
-        """How many checkpoints have been merged."""
-        return len(self._merge.members) if self._merge is not None else 0
+        """How many checkpoints have been merged, those that a window has left behind counted too."""
+        return self._added
 
     def start(self, base: StateDict) -> None:
         """Begin a run; the base is the first teacher.
@@ -132,6 +142,7 @@ class TeacherManager:
         self._merge = self._new_merge(self._place.begin(base))
         self._version = 1
         self._drift = 0.0
+        self._added = 0
         self._published = self._merge.base
         if self.form == "adapter":
             self._published = self._in_factors(self._merge.base.items())
@@ -149,12 +160,29 @@ class TeacherManager:
         """
         merge = self._started()
         self._place.check_writable()
-        if self.weights == "sma" or not merge.members:
-            merge.add(checkpoint, 1.0, id)
+        name = id if id is not None else f"checkpoint-{self._added + 1}"
+        fading = self.weights == "ema" and bool(merge.members)
+        weight, decay = (self.alpha, 1.0 - self.alpha) if fading else (1.0, 1.0)
+        if self.window:
+            self._add_to_window(merge, checkpoint, name, weight, decay)
         else:
-            merge.add(checkpoint, self.alpha, id, decay=1.0 - self.alpha)
+            merge.add(checkpoint, weight, name, decay=decay)
+        self._added += 1
         if self.n_checkpoints % self.merge_interval == 0:
             self._publish()
+
+    def _add_to_window(
+        self, merge: StreamingMerge, checkpoint: StateDict, name: str, weight: float, decay: float
+    ) -> None:
+        """Add what the archive gives back, so that the same can be taken out again; then do so with what is too old."""
+        archive = self._place.archive
+        assert archive is not None
+        if name not in merge.members:  # the vectors of a member are needed to take it out; add_vectors refuses it
+            archive.add(name, merge.sparse_vectors(checkpoint))
+        merge.add_vectors(archive.read(name), weight, name, decay=decay)
+        for old in list(merge.members)[: -self.window]:
+            merge.remove(old, archive.read(old))
+            archive.remove(old)
 
     def teacher_state(self) -> StateDict:
         """Return the published teacher; do not change its tensors.
@@ -219,6 +247,7 @@ class TeacherManager:
             "merge": settings,
             "version": self._version,
             "drift": self._drift,
+            "added": self._added,
             "energy": self._energy,
         }
         store.save(f"{number:06d}", states, meta, files)
@@ -252,6 +281,7 @@ class TeacherManager:
         self._published = states[TEACHER] if self.form == "adapter" else published
         self._version = version
         self._drift = float(meta["drift"])
+        self._added = int(meta.get("added", len(merge.members)))  # earlier versions had no windows
         self._energy = dict(meta.get("energy", {}))
 
     def _started(self) -> StreamingMerge:
@@ -297,6 +327,8 @@ class TeacherManager:
             names += ["form", "rank"]
         if self.accumulators == "disk":
             names += ["accumulators"]
+        if self.window:
+            names += ["window"]
         return {name: getattr(self, name) for name in names}
 
 

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from gtr_agents.errors import ConfigError
 from gtr_agents.files import link_file
+from gtr_agents.merging.archive import SparseArchive
 from gtr_agents.merging.shards import ShardedState, write_shards
 from gtr_agents.merging.state_dict import StateDict
 from gtr_agents.merging.streaming import StreamingMerge
 
-BASE, SUMS, TEACHER = "base", "sums", "teacher"
+BASE, SUMS, TEACHER, ARCHIVE = "base", "sums", "teacher", "archive"
 """The parts of a teacher, and their names in a checkpoint."""
 
 
@@ -24,6 +25,8 @@ class Place(Protocol):
 
     sums: Path | None
     """Where the accumulators of a streaming merge live; in memory if None."""
+    archive: SparseArchive | None
+    """Where the task vectors that are members of the merge are kept; None in memory."""
 
     def begin(self, base: StateDict) -> StateDict:
         """Forget an earlier run; return the base as a streaming merge takes it."""
@@ -61,6 +64,7 @@ class InMemory:
     """Everything in memory, on the devices of the base."""
 
     sums: Path | None = None
+    archive: SparseArchive | None = None
 
     def begin(self, base: StateDict) -> StateDict:
         """Return the base; the merge copies it."""
@@ -106,6 +110,7 @@ class OnDisk:
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
         self.sums: Path | None = None if folder is None else folder / SUMS
+        self.archive: SparseArchive | None = None if folder is None else SparseArchive(folder / ARCHIVE)
 
     def begin(self, base: StateDict) -> StateDict:
         """Write the base."""
@@ -144,7 +149,11 @@ class OnDisk:
     def saved(self, merge: StreamingMerge) -> tuple[dict[str, StateDict], dict[str, Path], dict[str, Any]]:
         """Return the files of base and sums; the sums' settings are among them."""
         sums = {f"{SUMS}/{name}": path for name, path in merge.files().items()}
-        return {}, _files(merge.base, BASE) | sums, {}
+        assert self.archive is not None
+        archived = {}
+        for id in set(self.archive.ids()) & set(merge.members):  # others are left over from updates that failed
+            archived |= {f"{ARCHIVE}/{name}": path for name, path in self.archive.files(id).items()}
+        return {}, _files(merge.base, BASE) | sums | archived, {}
 
     def saved_teacher(self, published: StateDict) -> tuple[dict[str, StateDict], dict[str, Path]]:
         """Return the files of the teacher."""
@@ -157,12 +166,13 @@ class OnDisk:
         version: int,
     ) -> tuple[StateDict, StateDict]:
         """Link the files into the working folder, or use them where they are."""
-        places = {part: checkpoint / part for part in (BASE, SUMS, TEACHER) if (checkpoint / part).is_dir()}
+        places = {part: checkpoint / part for part in (BASE, SUMS, TEACHER, ARCHIVE) if (checkpoint / part).is_dir()}
         if self.folder is None:
-            self.sums = checkpoint / SUMS
+            self.sums, self.archive = checkpoint / SUMS, SparseArchive(checkpoint / ARCHIVE)
         else:
             folder = self._emptied()
-            homes = {BASE: folder / BASE, SUMS: folder / SUMS, TEACHER: folder / TEACHER / f"v{version:06d}"}
+            homes = {part: folder / part for part in places}
+            homes[TEACHER] = folder / TEACHER / f"v{version:06d}"
             for part, source in places.items():
                 for file in sorted(path for path in source.rglob("*") if path.is_file()):
                     link_file(file, homes[part] / file.relative_to(source))

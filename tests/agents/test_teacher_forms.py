@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from gtr_agents.errors import CheckpointError, ConfigError, MergeError, UnknownNameError
-from gtr_agents.merging import ShardedState, stores
+from gtr_agents.merging import ShardedState, StreamingTies, merge, stores
+from gtr_agents.merging.archive import SparseArchive
 from gtr_agents.merging.compress import Products, is_factored
 from gtr_agents.teachers import checkpoints, places
 from gtr_agents.teachers.ema import EmaTeacher
@@ -252,9 +253,7 @@ from gtr_agents.merging import stores
 from gtr_agents.teachers import places
 from gtr_agents.teachers.merged import TeacherManager
 
-point, folder = int(sys.argv[3]), Path(sys.argv[2])
-teacher = TeacherManager(accumulators="disk", folder=folder / "live")
-teacher.load(folder / "saved")
+folder = Path(sys.argv[2])
 calls = 0
 
 def counted(function):
@@ -262,34 +261,89 @@ def counted(function):
         global calls
         calls += 1
         if calls == point:
-            os._exit(9)
+            os._exit(9)  # as abrupt as SIGKILL: nothing is cleaned up
         return function(*args, **kwargs)
     return call
 
 stores.flush, places.write_shards = counted(stores.flush), counted(places.write_shards)
 stores.map_new_file, places.shutil.rmtree = counted(stores.map_new_file), counted(places.shutil.rmtree)
-teacher.add(weights(3), "update-3")
+for point in (3, 6, 9):  # while sums are written, when they are complete, after that
+    child = os.fork()
+    if child == 0:
+        teacher = TeacherManager(accumulators="disk", folder=folder / str(point))
+        teacher.load(folder / "saved")
+        calls = 0
+        teacher.add(weights(3), "update-3")
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
 def test_a_process_killed_between_two_writes_leaves_the_saved_teacher_usable(tmp_path: Path) -> None:
     played(TeacherManager(accumulators="disk", folder=tmp_path / "live"), 2).save(tmp_path / "saved")
     expected = played(TeacherManager(), 4)
-    exits = []
-    for point in (2, 5, 8):  # while sums are written, before they are complete, after that
-        command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path), str(point)]
-        exits.append(subprocess.run(command, check=False).returncode)
-        teacher = TeacherManager(accumulators="disk", folder=tmp_path / "live")
+    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path)]
+    exits = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    assert exits == ["9", "9", "9"]
+    for point in ("3", "6", "9"):
+        teacher = TeacherManager(accumulators="disk", folder=tmp_path / point)
         teacher.load(tmp_path / "saved")
         assert (teacher.version, teacher.n_checkpoints) == (3, 2)
         assert same(played(teacher, 4, start=3).teacher_state(), expected.teacher_state())
-    assert exits == [9, 9, 9]
 
 
 def test_the_settings_of_the_sums_are_readable_by_any_tool(tmp_path: Path) -> None:
     played(TeacherManager(accumulators="disk", folder=tmp_path / "live"), 2)
     manifest = json.loads(next((tmp_path / "live" / "sums").glob("sums-*/manifest.json")).read_text())
     assert list(manifest["settings"]["members"]) == ["update-1", "update-2"]
+
+
+# --- a sliding window
+
+
+@pytest.mark.parametrize("scheme", ["sma", "ema"])
+@pytest.mark.parametrize("method", ["ties", "linear"])
+def test_a_window_is_the_merge_of_the_newest_checkpoints(tmp_path: Path, method: str, scheme: str) -> None:
+    options = {"method": method, "weights": scheme, "alpha": 0.3}
+    teacher = TeacherManager(**options, accumulators="disk", window=2, folder=tmp_path / "live")  # type: ignore[arg-type]
+    played(teacher, 5)
+    shares = [0.5, 0.5] if scheme == "sma" else [0.7, 1.0]
+    expected = merge(weights(0), [weights(4), weights(5)], method=method, weights=shares)
+    for name, tensor in teacher.teacher_state().items():
+        # Eight bits of a logarithm: the range of these values is below 1e4, so the error of each is below 2 %.
+        assert float((tensor - expected[name]).abs().max()) < 0.02 * float(weights(5)[name].abs().max() + 4)
+    assert (teacher.n_checkpoints, teacher.version) == (5, 6)
+    assert sorted(path.name for path in (tmp_path / "live" / "archive").iterdir()) == ["update-4", "update-5"]
+
+
+def test_a_window_that_holds_all_is_the_whole_merge_of_what_was_archived(tmp_path: Path) -> None:
+    wide = played(TeacherManager(accumulators="disk", window=9, folder=tmp_path / "wide"), 3)
+    archive = SparseArchive(tmp_path / "wide" / "archive")
+    ties = StreamingTies(weights(0))
+    for k in range(1, 4):
+        ties.add_vectors(archive.read(f"update-{k}"), 1.0, f"update-{k}")
+    assert same(wide.teacher_state(), ties.merged())
+
+
+def test_a_window_is_resumed_bit_for_bit(tmp_path: Path) -> None:
+    def fresh(name: str) -> TeacherManager:
+        return TeacherManager(accumulators="disk", window=2, merge_interval=2, folder=tmp_path / name)
+
+    whole, first, second = played(fresh("a"), 7), played(fresh("b"), 4), fresh("c")
+    first.save(tmp_path / "saved")
+    second.load(tmp_path / "saved")
+    played(first, 6, start=5)
+    played(second, 7, start=5)
+    assert same(second.teacher_state(), whole.teacher_state())
+    assert second.diagnostics() == whole.diagnostics()
+    with pytest.raises(MergeError, match="must not count twice"):
+        second.add(weights(8), "update-7")
+    played(second, 8, start=8)  # nothing was lost by what was refused
+
+
+def test_a_window_in_memory_is_refused() -> None:
+    with pytest.raises(ConfigError, match="window must be 0, or at least 1 with accumulators on disk"):
+        TeacherManager(window=3)
 
 
 # --- the moving average
