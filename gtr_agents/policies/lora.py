@@ -118,10 +118,31 @@ def _layers(model: Any) -> dict[str, Any]:
     return {name: m for name, m in model.named_modules() if isinstance(m, LoraLayer) and ADAPTER in m.scaling}
 
 
-@torch.no_grad()
-def deltas(model: Any) -> dict[str, torch.Tensor]:
-    """The adapter as dense task vectors ``scale * B @ A``, fp32 (out, in) per module; on the CPU."""
-    return {name: module.get_delta_weight(ADAPTER).float().cpu() for name, module in _layers(model).items()}
+class LiveDeltas(Mapping[str, torch.Tensor]):
+    """The student's adapter as dense task vectors ``scale * B @ A``, fp32 (out, in) per module, on the CPU.
+
+    Each is computed when it is asked for, from what the factors are then.
+
+    Args:
+        model: the adapted model.
+
+    Raises:
+        ModelError: for an adapter whose effect is not ``W + scale * B @ A`` on the adapted modules alone.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._layers = _layers(model)
+
+    @torch.no_grad()
+    def __getitem__(self, name: str) -> torch.Tensor:
+        delta: torch.Tensor = self._layers[name].get_delta_weight(ADAPTER).float().cpu()
+        return delta
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
 
 
 @contextmanager

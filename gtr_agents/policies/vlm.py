@@ -374,9 +374,16 @@ class VLMPolicy:
 
         The value head is never part of it.
         """
+        return {name: tensor.clone() for name, tensor in self.live_state().items()}
+
+    def live_state(self) -> Mapping[str, torch.Tensor]:
+        """What :meth:`merge_state` copies, without the copy: it follows the policy, so use it at once.
+
+        LoRA deltas are computed when they are asked for, so that only one dense matrix is in memory.
+        """
         if lora.is_adapted(self.model):
-            return lora.deltas(self.model)
-        return {name: p.detach().clone() for name, p in self.model.named_parameters()}
+            return lora.LiveDeltas(self.model)
+        return {name: p.detach() for name, p in self.model.named_parameters()}
 
     @contextmanager
     def using(self, state: Mapping[str, torch.Tensor]) -> Iterator[None]:

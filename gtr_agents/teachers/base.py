@@ -22,11 +22,11 @@ class Teacher(Protocol):
         ...
 
     def start(self, base: StateDict) -> None:
-        """Begin a run at these weights, which are the first teacher."""
+        """Begin a run at these weights, which are the first teacher; they follow the policy, so copy what is kept."""
         ...
 
     def add(self, checkpoint: StateDict, id: str | None = None) -> None:
-        """Take note of the policy's weights after one update."""
+        """Take note of the policy's weights after one update; they follow the policy, so copy what is kept."""
         ...
 
     def teacher_state(self) -> StateDict:

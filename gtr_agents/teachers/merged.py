@@ -55,8 +55,8 @@ class TeacherManager:
         accumulators: ``"memory"``, on the device of the base; or ``"disk"``: base, sums and a dense teacher lie in
             files of ``folder`` and are read one tensor at a time. The results are the same, bit for bit.
         window: Only so many newest checkpoints count, >= 1; 0 merges all of the run. Their trimmed task vectors are
-            kept in 8-bit precision (:class:`gtr_agents.merging.archive.SparseArchive`), and the merge is of those. Needs
-            accumulators on disk.
+            kept in 8-bit precision (:class:`gtr_agents.merging.archive.SparseArchive`), and the merge is of those.
+            Needs accumulators on disk.
         folder: For ``"disk"``: working folder of this object, emptied by :meth:`start` and :meth:`load`. Without one, a
             saved teacher can be loaded and used where it lies, but nothing can be added to it.
 

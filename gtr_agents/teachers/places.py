@@ -150,7 +150,7 @@ class OnDisk:
         """Return the files of base and sums; the sums' settings are among them."""
         sums = {f"{SUMS}/{name}": path for name, path in merge.files().items()}
         assert self.archive is not None
-        archived = {}
+        archived: dict[str, Path] = {}
         for id in set(self.archive.ids()) & set(merge.members):  # others are left over from updates that failed
             archived |= {f"{ARCHIVE}/{name}": path for name, path in self.archive.files(id).items()}
         return {}, _files(merge.base, BASE) | sums | archived, {}

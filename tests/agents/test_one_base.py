@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 import torch
 from peft import LoHaConfig, LoraConfig, get_peft_model
-from small_models import prompts_of, same_weights, tiny_policy
+from small_models import prompts_of, same_weights, text_env, tiny_policy, weights_of
 from torch import Tensor
 
+from gtr_agents.algorithms.base import RolloutSettings
+from gtr_agents.algorithms.ppo import PPO, PPOSettings
 from gtr_agents.errors import ConfigError, ModelError
+from gtr_agents.guidance.reverse_kl import ReverseKL
 from gtr_agents.merging.compress import factorise
 from gtr_agents.policies import lora
 from gtr_agents.policies.vlm import VLMPolicy
+from gtr_agents.teachers.merged import TeacherManager
 
 IDS = [np.array([5, 6, 7, 8]), np.array([9, 10])]
 FULL_RANK = 64  # of the smallest side of the tiny model's matrices
@@ -200,6 +204,17 @@ def test_the_optimizer_never_sees_the_teacher_and_it_is_not_saved(base: Path, tm
     assert np.array_equal(scores(VLMPolicy.from_pretrained(folder)), scores(policy))
 
 
+def test_the_live_state_is_the_state_and_follows_the_policy(base: Path) -> None:
+    for policy in (adapted(base, 2), tiny_policy()):
+        live, copied = policy.live_state(), policy.merge_state()
+        assert len(live) == len(copied)
+        assert same_weights(dict(live), copied)
+        with torch.no_grad():
+            for parameter in policy.trainable_parameters():
+                parameter.mul_(2.0)
+        assert all(not torch.equal(live[name], copied[name]) for name in live if bool(copied[name].any()))
+
+
 @pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings")
 def test_an_adapter_of_embeddings_is_switched_too_but_not_written_into_tied_weights(base: Path) -> None:
     policy = adapted(base, 2, target_modules=["embed_tokens", "q_proj"])
@@ -287,3 +302,69 @@ def test_a_run_that_continued_an_adapter_began_at_that_one(base: Path) -> None:
 def test_factors_need_an_adapter_beside_which_they_can_stand() -> None:
     with pytest.raises(ModelError, match="needs a policy with a LoRA adapter"):
         tiny_policy().using(in_factors({"x": torch.zeros(2, 2)}, 1)).__enter__()
+
+
+# --- whole runs
+
+
+class Watcher:
+    """Keeps the metrics that do not measure time."""
+
+    def __init__(self) -> None:
+        self.metrics: list[dict[str, float]] = []
+
+    def on_phase(self, name: str, total: int | None) -> None: ...
+
+    def on_progress(self, n: int) -> None: ...
+
+    def on_update(self, learner: object, rollout: object, metrics: dict[str, float]) -> None:
+        del learner, rollout
+        self.metrics.append({name: value for name, value in metrics.items() if "second" not in name})
+
+
+def run(policy: VLMPolicy, teacher: TeacherManager) -> PPO:
+    return PPO(
+        policy,
+        lambda: text_env("EZPoints-v0", illegal="terminate"),
+        settings=PPOSettings(baseline="tree", gamma=1.0, epochs=1, minibatch_size=8, learning_rate=1e-2),
+        rollout=RolloutSettings(n_envs=4, hands=2, attempts=2),
+        guidance=ReverseKL(beta=1.0, estimator="abs"),
+        teacher=teacher,
+        seed=3,
+    )
+
+
+def test_a_run_whose_teacher_is_an_adapter_is_the_run_whose_teacher_is_dense(schooled: Path, tmp_path: Path) -> None:
+    options = {"dense": {}, "adapter": {"form": "adapter", "rank": FULL_RANK}}
+    options["both"] = options["adapter"] | {"accumulators": "disk", "folder": tmp_path / "live"}
+    metrics, weights = {}, {}
+    for name, form in options.items():
+        policy, watcher = VLMPolicy.from_pretrained(schooled, lora={"r": 4}), Watcher()
+        run(policy, TeacherManager(**form)).learn(updates=3, callbacks=[watcher])  # type: ignore[arg-type]
+        metrics[name] = watcher.metrics
+        weights[name] = {n: w for n, w in weights_of(policy).items() if lora.TEACHER not in n}
+    for dense, adapter, both in zip(metrics["dense"], metrics["adapter"], metrics["both"], strict=True):
+        assert adapter["guidance/kl"] == pytest.approx(dense["guidance/kl"], abs=1e-4)
+        assert adapter["teacher/retained_energy"] == pytest.approx(1.0, abs=1e-5)
+        assert both == adapter
+    assert metrics["adapter"][0]["guidance/kl"] == pytest.approx(0.0, abs=1e-6)  # the first teacher is the base itself
+    assert metrics["adapter"][2]["guidance/kl"] > 0
+    assert same_weights(weights["both"], weights["adapter"])
+
+
+def test_a_run_with_an_adapter_teacher_on_disk_is_resumed_bit_for_bit(schooled: Path, tmp_path: Path) -> None:
+    def teacher(name: str) -> TeacherManager:
+        return TeacherManager(form="adapter", rank=FULL_RANK, accumulators="disk", folder=tmp_path / name)
+
+    whole = run(VLMPolicy.from_pretrained(schooled, lora={"r": 4}), teacher("a"))
+    whole.learn(updates=2)
+    folder = whole.save(tmp_path / "saved")
+    whole.learn(updates=3)
+    resumed = run(VLMPolicy.from_pretrained(folder), teacher("b"))
+    resumed.restore(folder)
+    resumed.learn(updates=3)
+    first, second = weights_of(whole.policy), weights_of(resumed.policy)
+    assert all(torch.equal(first[name], second[name]) for name in first if lora.TEACHER not in name)
+    assert resumed.teacher is not None
+    assert whole.teacher is not None
+    assert resumed.teacher.diagnostics() == whole.teacher.diagnostics()
