@@ -147,7 +147,8 @@ class LiveDeltas(Mapping[str, torch.Tensor]):
 
 @contextmanager
 def _student_kept(model: Any) -> Iterator[None]:
-    """Let another model act on the base, in evaluation mode; the student's adapter, flags and modes come back."""
+    """Let another model act on the base, in evaluation mode; who acted before comes back, with flags and modes."""
+    active = model.active_adapters[0]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
     try:
@@ -155,7 +156,7 @@ def _student_kept(model: Any) -> Iterator[None]:
         yield
     finally:
         # peft lets every active adapter train, whatever it was before.
-        model.set_adapter(ADAPTER)
+        model.set_adapter(active)
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
         for module, mode in modes:
@@ -221,9 +222,14 @@ class TeacherAdapter:
                 were changed in place are loaded anew.
 
         Raises:
-            ModelError: if factors are missing, too many, or of another shape; nothing is changed then.
+            ModelError: if factors are missing, too many, or of another shape, or it is not the student who acts;
+                nothing is changed then.
         """
         layers = _layers(model)
+        if model.active_adapters != [ADAPTER] or next(iter(layers.values())).disable_adapters:
+            raise ModelError(
+                "A teacher takes the student's place: first leave the context in which another model acts."
+            )
         with _student_kept(model):
             source = [(tensor, tensor._version) for _, tensor in sorted(state.items())]
             if not self._holds(source):

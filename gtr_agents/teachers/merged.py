@@ -143,6 +143,7 @@ class TeacherManager:
         self._version = 1
         self._drift = 0.0
         self._added = 0
+        self._energy = {}
         self._published = self._merge.base
         if self.form == "adapter":
             self._published = self._in_factors(self._merge.base.items())

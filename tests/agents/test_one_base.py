@@ -148,6 +148,25 @@ def test_other_factors_get_another_name_and_replace_the_ones_before(base: Path) 
     assert np.abs(seen[0][1] - seen[2][1]).max() > 1e-2
 
 
+def test_views_inside_each_other(base: Path) -> None:
+    policy = adapted(base, 2)
+    first, second = (in_factors(task_vectors(policy, seed)) for seed in (3, 4))
+    own = scores(policy)
+    with policy.using_initial():
+        as_initial = scores(policy)
+        with pytest.raises(ModelError, match="first leave the context"):
+            policy.using(first).__enter__()
+    with policy.using(first):
+        as_teacher = scores(policy)
+        with policy.using_initial():
+            assert np.array_equal(scores(policy), as_initial)
+        assert np.array_equal(scores(policy), as_teacher)
+        with pytest.raises(ModelError, match="first leave the context"):
+            policy.using(second).__enter__()
+        assert np.array_equal(scores(policy), as_teacher)
+    assert np.array_equal(scores(policy), own)
+
+
 def test_factors_changed_in_place_change_the_teacher(base: Path) -> None:
     policy = adapted(base, 2)
     state = in_factors(task_vectors(policy, 3))
