@@ -62,15 +62,22 @@ def build_guidance(config: RunConfig) -> Guidance | None:
     return kind(**_options_of(kind, config.guidance))
 
 
-def build_teacher(config: RunConfig) -> Teacher:
+def build_teacher(config: RunConfig, folder: Path | None = None) -> Teacher:
     """Build the teacher whose weights are kept.
 
     A run whose guidance does not ask it has one too: its merged checkpoints are evaluated beside the student, so that
     methods can be compared, but it influences nothing.
+
+    Args:
+        config: the run's configuration; options that its teacher does not know are left aside.
+        folder: where accumulators on disk live; without one, a saved teacher can be loaded, but not added to.
+
+    Returns:
+        The teacher.
     """
     name = config.teacher.name
     kind = teacher_class(name if name in TEACHERS else "merged")
-    return cast("Teacher", kind(**_options_of(kind, config.teacher)))
+    return cast("Teacher", kind(**_options_of(kind, config.teacher, folder=folder)))
 
 
 def build_thinker(config: RunConfig) -> Thinker | None:
@@ -82,9 +89,10 @@ def build_thinker(config: RunConfig) -> Thinker | None:
     return cast("Thinker", kind(**options))
 
 
-def _options_of(kind: type[Any], section: Any) -> dict[str, Any]:
+def _options_of(kind: type[Any], section: Any, **further: Any) -> dict[str, Any]:
     """The options of a section that a class takes; the others belong to its alternatives."""
-    return {name: value for name, value in asdict(section).items() if name in signature(kind).parameters}
+    options = asdict(section) | further
+    return {name: value for name, value in options.items() if name in signature(kind).parameters}
 
 
 def training_env(config: RunConfig) -> MakeEnv:
@@ -126,15 +134,15 @@ def build_evaluator(config: RunConfig, env_id: str | None = None) -> Evaluator:
     )
 
 
-def build_algorithm(config: RunConfig, policy: VLMPolicy, seed: int) -> PPO:
-    """Build the algorithm with guidance, teacher and training environment."""
+def build_algorithm(config: RunConfig, policy: VLMPolicy, seed: int, folder: Path | None = None) -> PPO:
+    """Build the algorithm with guidance, teacher (its accumulators in ``folder``) and training environment."""
     return PPO(
         policy,
         training_env(config),
         settings=config.ppo,
         rollout=config.rollout,
         guidance=build_guidance(config),
-        teacher=build_teacher(config),
+        teacher=build_teacher(config, folder),
         thinker=build_thinker(config),
         seed=seed,
     )

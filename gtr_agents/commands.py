@@ -12,10 +12,10 @@ from gtr_agents.recorder import RunFolder
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from torch import Tensor
 
     from gtr_agents.config import RunConfig
     from gtr_agents.evaluation import EvaluationResult, Split
+    from gtr_agents.merging.state_dict import StateDict
 
 
 def model_folder(path: Path) -> Path:
@@ -143,7 +143,7 @@ def _config_for(path: Path, env: str | None, preset: str | None) -> RunConfig:
     return config
 
 
-def _teacher_weights(path: Path, config: RunConfig) -> dict[str, Tensor]:
+def _teacher_weights(path: Path, config: RunConfig) -> StateDict:
     """Load the weights of the run's merged teacher."""
     from gtr_agents.build import build_teacher
 

@@ -103,9 +103,9 @@ class GuidanceConfig:
 class TeacherConfig:
     """Where the teacher comes from."""
 
-    name: Literal["merged", "static", "oracle", "external"] = "merged"
-    """merged: a merge of the run's checkpoints; static: the start model (ablation). Only for thought_sft: oracle, the
-    environment's expert; external, a model behind a chat endpoint (GTR)."""
+    name: Literal["merged", "static", "ema", "oracle", "external"] = "merged"
+    """merged: a merge of the run's checkpoints; for ablations static, the start model, and ema, a moving average. Only
+    for thought_sft: oracle, the environment's expert, and external, a model behind a chat endpoint (GTR)."""
     method: Literal["ties", "linear"] = "ties"
     """How they are merged: by TIES, or as their weighted mean (ablation)."""
     weights: Literal["sma", "ema"] = "sma"
@@ -118,6 +118,14 @@ class TeacherConfig:
     """Scale of the merged task vector."""
     merge_interval: int = 1
     """A new teacher after every so many updates."""
+    form: Literal["dense", "adapter"] = "dense"
+    """dense: exact, with a copy of what it replaces; adapter (LoRA only): a second adapter beside the student's."""
+    rank: PositiveInt = 128
+    """Rank of a teacher in the form adapter; the metric teacher/retained_energy tells what it keeps."""
+    accumulators: Literal["memory", "disk"] = "memory"
+    """Where the sums of the past live; disk is for models whose four sums per weight do not fit in memory."""
+    window: NonNegativeInt = 0
+    """Only so many newest checkpoints are merged (needs accumulators: disk); 0 merges all."""
     external: ExternalSettings = field(default_factory=ExternalSettings)
     """external: where it is, how it is asked, what it may cost."""
 

@@ -31,6 +31,15 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
+def link_file(source: Path, target: Path) -> None:
+    """Give a finished file a second name, or copy it where a hard link cannot be; it must not be changed any more."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+
+
 def publish_folder(fresh: Path, target: Path) -> None:
     """Give a finished folder its final name: hash and flush its files, then rename; an older one is replaced.
 

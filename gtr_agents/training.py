@@ -204,10 +204,11 @@ def train(
     """
     prepare(config.threads)
     checkpoint = checkpoint_folder(run)
+    sums = run.path / "accumulators"
     evaluator = build_evaluator(config)
     watcher = _Watcher(config, run, display, evaluator)
     if resume:
-        algorithm = build_algorithm(config, build_policy(config, seed, checkpoint), seed)
+        algorithm = build_algorithm(config, build_policy(config, seed, checkpoint), seed, sums)
         algorithm.restore(checkpoint)
         before = _read_result(run.path / "start.json")
         run.forget_after(algorithm.n_updates)
@@ -218,7 +219,7 @@ def train(
         policy = build_policy(config, seed, start) if start else supervised_start(config, seed, display, run)
         sft_seconds = time.perf_counter() - started
         policy.save(run.path / "checkpoints" / "start")
-        algorithm = build_algorithm(config, policy, seed)
+        algorithm = build_algorithm(config, policy, seed, sums)
         before = _start_evaluation(config, run, watcher, algorithm, sft_seconds)
     watcher.start_clock(config.max_minutes)
     started = time.perf_counter()

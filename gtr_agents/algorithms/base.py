@@ -181,7 +181,7 @@ class Learner:
                 raise ConfigError("With hands per update the number of steps is not known before; pass updates=.")
             updates = max(1, total_timesteps // self.rollout_settings.n_steps)
         if self.teacher is not None and self.teacher.version == 0:
-            self.teacher.start(self.policy.merge_state())
+            self.teacher.start(self.policy.live_state())
         while self.n_updates < updates:
             self._one_update(self.n_updates / updates, callbacks)
 
@@ -210,7 +210,7 @@ class Learner:
             if self.guidance is not None:
                 self.guidance.commit()
             if self.teacher is not None:
-                self.teacher.add(self.policy.merge_state(), f"update-{self.n_updates}")
+                self.teacher.add(self.policy.live_state(), f"update-{self.n_updates}")
         if self.teacher is not None:
             metrics |= self.teacher.diagnostics()
         if self.thinker is not None:

@@ -14,6 +14,7 @@ from gtr_agents.parsing import find_value_span, parse_answer
 from gtr_agents.types import BoolArray, Correction, FloatArray, IntArray, Prompt, Step
 
 if TYPE_CHECKING:
+    from gtr_agents.merging.state_dict import StateDict
     from gtr_agents.policies.vlm import VLMPolicy
     from gtr_agents.teachers.base import Teacher, Thinker
 
@@ -125,7 +126,7 @@ class LearnerTeacher:
             return np.zeros(len(response.token_ids), np.bool_)
         return self.policy.span_mask(response.token_ids.tolist(), response.text, span)
 
-    def _weights(self) -> dict[str, torch.Tensor]:
+    def _weights(self) -> StateDict:
         assert self.teacher is not None  # the learner refuses guidance whose teacher cannot answer
         return self.teacher.teacher_state()
 

@@ -1,8 +1,8 @@
-"""Merged task vectors as a LoRA adapter of chosen rank, which tells how much of them it keeps."""
+"""Merged task vectors as products of chosen rank, or as a LoRA adapter; both tell how much of them is kept."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,49 @@ from torch import Tensor
 
 from gtr_agents.errors import MergeError
 from gtr_agents.merging.lora import PREFIX
-from gtr_agents.merging.state_dict import StateDict
+from gtr_agents.merging.state_dict import StateDict, compute_dtype
 from gtr_agents.seeding import torch_generator
+
+FACTOR_A, FACTOR_B = ".lora_A.weight", ".lora_B.weight"
+"""What the names of the two factors of a task vector end with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """Task vectors as products ``B @ A`` of chosen rank."""
+
+    tensors: dict[str, Tensor]
+    """``NAME.lora_A.weight`` (rank, in) and ``NAME.lora_B.weight`` (out, rank) of every task vector NAME (out, in)."""
+    energy: dict[str, float]
+    """Share of the squared norm that is kept, per task vector, in [0, 1]."""
+    overall_energy: float
+    """The same over all task vectors together."""
+
+
+class Products(Mapping[str, Tensor]):
+    """The task vectors that factors stand for; each ``B @ A`` is computed when it is asked for.
+
+    Args:
+        tensors: As in :attr:`Factors.tensors`.
+    """
+
+    def __init__(self, tensors: StateDict) -> None:
+        self._tensors = tensors
+        self._names = sorted(key.removesuffix(FACTOR_A) for key in tensors if key.endswith(FACTOR_A))
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[name + FACTOR_B] @ self._tensors[name + FACTOR_A]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def is_factored(state: StateDict) -> bool:
+    """True if a state holds factors (:attr:`Factors.tensors`) and not task vectors or weights."""
+    return bool(state) and all(name.endswith((FACTOR_A, FACTOR_B)) for name in state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +70,39 @@ class CompressedAdapter:
     """The same over all weights together."""
 
 
+def factorise(matrices: Iterable[tuple[str, Tensor]], rank: int, *, seed: int = 0, exact_up_to: int = 256) -> Factors:
+    """Approximate matrices by products of chosen rank: the largest singular values of each.
+
+    ``delta = U S V^T`` gives ``B = U sqrt(S)`` and ``A = sqrt(S) V^T``; the relative error is ``sqrt(1 - energy)``.
+    Matrices of lower rank than asked for are padded with zeros, so that one rank fits all.
+
+    Args:
+        matrices: Names and task vectors, one after the other; no two are needed at once.
+        rank: Rank of the result, >= 1.
+        seed: Of the randomised decomposition.
+        exact_up_to: Matrices whose smaller side is at most this are decomposed exactly.
+
+    Returns:
+        The factors and how much of the task vectors they keep.
+
+    Raises:
+        MergeError: If the rank is below 1, or a task vector is not a matrix.
+    """
+    if rank < 1:
+        raise MergeError(f"rank must be at least 1, got {rank!r}")
+    tensors: dict[str, Tensor] = {}
+    kept, totals = {}, {}
+    for name, given in matrices:
+        if given.dim() != 2:
+            raise MergeError(f"{name!r} with {given.dim()} axes cannot be a LoRA module; keep it as dense weights")
+        matrix = given.to(compute_dtype(given))
+        b, a, kept[name] = _factor(matrix, rank, exact_up_to, torch_generator(seed, "compress", name))
+        totals[name] = float(matrix.double().square().sum())
+        tensors[name + FACTOR_A], tensors[name + FACTOR_B] = a, b
+    energy = {name: _share(kept[name], totals[name]) for name in totals}
+    return Factors(tensors, energy, _share(sum(kept.values()), sum(totals.values())))
+
+
 def compress(
     deltas: StateDict,
     rank: int,
@@ -38,10 +112,7 @@ def compress(
     seed: int = 0,
     exact_up_to: int = 256,
 ) -> CompressedAdapter:
-    """Approximate task vectors by an adapter of chosen rank: the largest singular values of each.
-
-    ``delta = U S V^T`` gives ``B = U sqrt(S)`` and ``A = sqrt(S) V^T``. Weights of lower rank than asked for are padded
-    with zeros, so that one rank fits all.
+    """Approximate task vectors by an adapter of chosen rank, by :func:`factorise`.
 
     Args:
         deltas: Task vectors by the names of the base's weights.
@@ -57,28 +128,27 @@ def compress(
     Raises:
         MergeError: If the rank is below 1, or a task vector is not a matrix that LoRA could hold.
     """
-    if rank < 1:
-        raise MergeError(f"rank must be at least 1, got {rank!r}")
-    tensors: dict[str, Tensor] = {}
-    kept, totals = {}, {}
-    for name in deltas:
+
+    def as_peft_multiplies(name: str) -> Tensor:
         delta = deltas[name]
         if delta.dim() != 2 or not name.endswith(".weight"):
             raise MergeError(f"{name!r} with {delta.dim()} axes cannot be a LoRA module; use dense_weights for it")
-        is_embedding = name in embeddings
-        matrix = delta.T if is_embedding or config.get("fan_in_fan_out") else delta
-        b, a, kept[name] = _factor(matrix, rank, exact_up_to, torch_generator(seed, "compress", name))
-        totals[name] = float(delta.double().square().sum())
+        return delta.T if name in embeddings or config.get("fan_in_fan_out") else delta
+
+    factors = factorise(((name, as_peft_multiplies(name)) for name in deltas), rank, seed=seed, exact_up_to=exact_up_to)
+    tensors: dict[str, Tensor] = {}
+    for name in deltas:
         module = PREFIX + name.removesuffix(".weight")
-        tensors[f"{module}.lora_embedding_A" if is_embedding else f"{module}.lora_A.weight"] = a
-        tensors[f"{module}.lora_embedding_B" if is_embedding else f"{module}.lora_B.weight"] = b
+        a, b = ("lora_embedding_A", "lora_embedding_B") if name in embeddings else ("lora_A.weight", "lora_B.weight")
+        tensors[f"{module}.{a}"] = factors.tensors[name + FACTOR_A]
+        tensors[f"{module}.{b}"] = factors.tensors[name + FACTOR_B]
     # Scale 1, whatever the adapters had.
     ours = {"r": rank, "lora_alpha": rank, "use_rslora": False, "rank_pattern": {}, "alpha_pattern": {}}
     return CompressedAdapter(
         tensors,
         {**config, **ours, "modules_to_save": None, "bias": "none"},
-        {name: _share(kept[name], totals[name]) for name in totals},
-        _share(sum(kept.values()), sum(totals.values())),
+        factors.energy,
+        factors.overall_energy,
     )
 
 
@@ -88,6 +158,8 @@ def _share(kept: float, total: float) -> float:
 
 def _factor(matrix: Tensor, rank: int, exact_up_to: int, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
     """Return B (out, rank), A (rank, in) and the squared norm of their product."""
+    if not bool(matrix.any()):  # the first teacher of a LoRA run
+        return matrix.new_zeros(matrix.shape[0], rank), matrix.new_zeros(rank, matrix.shape[1]), 0.0
     if min(matrix.shape) <= max(exact_up_to, rank):
         u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
     else:

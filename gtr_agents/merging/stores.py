@@ -37,6 +37,10 @@ class SumsStore(Protocol):
         """Return the sums of one tensor; not to be changed."""
         ...
 
+    def files(self) -> dict[str, Path]:
+        """Return the finished files of the state, by their paths below the folder; empty in memory or without state."""
+        ...
+
     def rewrite(self, update: Update, settings: Mapping[str, Any]) -> None:
         """Apply an update to the sums of every tensor, one after the other, and keep the settings with them."""
         ...
@@ -59,6 +63,10 @@ class MemoryStore:
     def read(self, name: str) -> Accumulators:
         """Return the live sums of one tensor."""
         return self._sums[name]
+
+    def files(self) -> dict[str, Path]:
+        """There are none."""
+        return {}
 
     def rewrite(self, update: Update, settings: Mapping[str, Any]) -> None:  # noqa: ARG002 - kept by whoever saves
         """Change the sums in place."""
@@ -93,6 +101,10 @@ class FolderStore:
             return self._kind.zeros(self._base[name])
         return self._kind(**ShardedState(self._state / self._file(name)))
 
+    def files(self) -> dict[str, Path]:
+        """Return sums and manifest of the state; they never change, so a link to them is as good as a copy."""
+        return {} if self._state is None else {f"{self._state.name}/{p.name}": p for p in self._state.iterdir()}
+
     def rewrite(self, update: Update, settings: Mapping[str, Any]) -> None:
         """Write the updated sums of every tensor, then make them the state."""
         number = 1 if self._state is None else int(self._state.name.removeprefix(_STATE)) + 1
@@ -111,6 +123,8 @@ class FolderStore:
             shutil.rmtree(fresh)
             raise
         target = self.folder / f"{_STATE}{number:06d}"
+        if target.exists():  # complete, but its update was reported as failed: this one was made from the state before
+            shutil.rmtree(target)
         fresh.rename(target)
         flush(self.folder)
         self._state = target

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -95,23 +95,97 @@ class StreamingMerge:
             MergeError: If the id was added before, weight or decay are outside their range, or the tensors do
                 not fit or are not finite.
         """
-        name = id if id is not None else f"checkpoint-{len(self.members) + 1}"
-        if name in self.members:
-            raise MergeError(f"checkpoint {name!r} was added before; it must not count twice")
-        if not 0.0 <= weight < float("inf"):
-            raise MergeError(f"the weight of a checkpoint must be finite and >= 0, got {weight!r}")
-        _check_decay(decay)
+        name = self._new_name(weight, id, decay)
         label = f"checkpoint {name!r}"
         check_names(self._base, checkpoint, label)
         if not self._store.atomic or self.rules.trim_scope == "global":
             check_compatible(self._base, checkpoint, label)
         sparsify = self._sparsifier(checkpoint)
 
-        def update(key: str, sums: Accumulators) -> None:
+        def vector_of(key: str) -> Tensor:
             start, tensor = self._base[key], checkpoint[key]
             if self._store.atomic:
                 check_tensor(start, tensor, key, label)
-            vector = sparsify(task_vector(start, tensor))
+            return sparsify(task_vector(start, tensor))
+
+        self._add(vector_of, weight, name, decay)
+
+    def sparse_vectors(self, checkpoint: StateDict) -> StateDict:
+        """Return what :meth:`add` would add: the task vectors after trimming, computed when they are asked for.
+
+        Args:
+            checkpoint: As for :meth:`add`.
+
+        Raises:
+            MergeError: If the tensors do not fit or are not finite.
+        """
+        check_compatible(self._base, checkpoint)
+        sparsify = self._sparsifier(checkpoint)
+        return _Computed(self._store.names, lambda key: sparsify(task_vector(self._base[key], checkpoint[key])))
+
+    def add_vectors(
+        self,
+        vectors: StateDict,
+        weight: float = 1.0,
+        id: str | None = None,
+        *,
+        decay: float = 1.0,
+    ) -> None:
+        """Add one checkpoint as its sparse task vectors, e.g. as a :class:`SparseArchive` gives them back.
+
+        Args:
+            vectors: As from :meth:`sparse_vectors`; nothing is trimmed any more.
+            weight: As for :meth:`add`.
+            id: As for :meth:`add`.
+            decay: As for :meth:`add`.
+
+        Raises:
+            MergeError: As for :meth:`add`.
+        """
+        name = self._new_name(weight, id, decay)
+        self._check_vectors(vectors, f"checkpoint {name!r}")
+        self._add(lambda key: vectors[key].to(self._base[key].device), weight, name, decay)
+
+    def remove(self, id: str, vectors: StateDict) -> None:
+        """Take one checkpoint out of the merge, as if it had never been added, up to the rounding of the sums.
+
+        Args:
+            id: Its name.
+            vectors: What was added, exactly: sparse task vectors as given to :meth:`add_vectors`.
+
+        Raises:
+            MergeError: If no such checkpoint was added, or the tensors do not fit.
+        """
+        if id not in self.members:
+            raise MergeError(f"checkpoint {id!r} is no member of the merge: {', '.join(self.members) or 'it has none'}")
+        self._check_vectors(vectors, f"checkpoint {id!r}")
+        weight = self.members[id]
+        members = {name: own for name, own in self.members.items() if name != id}
+        least = min((own for own in members.values() if own > 0), default=float("inf"))
+
+        def update(key: str, sums: Accumulators) -> None:
+            sums.remove(vectors[key].to(next(iter(sums.tensors().values())).device), weight, least)
+
+        self._commit(update, members, sum(members.values()))
+
+    def _new_name(self, weight: float, id: str | None, decay: float) -> str:
+        """Return the name of a checkpoint that may be added with this weight and decay."""
+        name = id if id is not None else f"checkpoint-{len(self.members) + 1}"
+        if name in self.members:
+            raise MergeError(f"checkpoint {name!r} was added before; it must not count twice")
+        if not 0.0 <= weight < float("inf"):
+            raise MergeError(f"the weight of a checkpoint must be finite and >= 0, got {weight!r}")
+        _check_decay(decay)
+        return name
+
+    def _check_vectors(self, vectors: StateDict, label: str) -> None:
+        check_names(dict.fromkeys(self._store.names, torch.empty(0)), vectors, label)
+        for key in self._store.names:
+            check_tensor(self._base[key], vectors[key], key, label)
+
+    def _add(self, vector_of: Callable[[str], Tensor], weight: float, name: str, decay: float) -> None:
+        def update(key: str, sums: Accumulators) -> None:
+            vector = vector_of(key)
             if decay != 1.0:
                 sums.decay(decay)
             sums.add(vector.cpu() if self._store.atomic else vector, weight)  # files are on the CPU
@@ -167,6 +241,13 @@ class StreamingMerge:
     def delta(self, name: str) -> Tensor:
         """Return the merged task vector of one floating-point tensor, on the base's device."""
         return self._store.read(name).merged(self.rules, self.total_weight).to(self._base[name].device)
+
+    def files(self) -> dict[str, Path]:
+        """Return the files that the accumulators on disk live in, by their paths below the folder; empty in memory.
+
+        None is ever changed: linked under the same paths in another folder, they are a state to continue from.
+        """
+        return self._store.files()
 
     def state_dict(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return everything but the base: accumulator tensors by name, and JSON-ready settings.
@@ -387,6 +468,22 @@ class StreamingTies(StreamingMerge):
             mean.double().square().sum(),
         )
         return torch.stack([part.double().cpu() for part in parts])
+
+
+class _Computed(Mapping[str, Tensor]):
+    """Tensors that are computed when they are asked for."""
+
+    def __init__(self, names: Sequence[str], compute: Callable[[str], Tensor]) -> None:
+        self._names, self._compute = names, compute
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._compute(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def _weights_of(settings: Mapping[str, Any]) -> tuple[dict[str, float], float]:

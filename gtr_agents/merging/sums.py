@@ -47,6 +47,16 @@ class Accumulators:
         """Add one task vector, sparse or not, with a weight >= 0, in place."""
         raise NotImplementedError
 
+    def remove(self, vector: Tensor, weight: float, least: float) -> None:
+        """Take out what was added, in place.
+
+        Args:
+            vector: What was added, exactly.
+            weight: Its current weight.
+            least: The smallest positive weight among what stays; infinite if nothing stays.
+        """
+        raise NotImplementedError
+
     def merged(self, rules: TiesRules, total_weight: float) -> Tensor:
         """Return the merged task vector, a new tensor."""
         raise NotImplementedError
@@ -62,6 +72,12 @@ class LinearSums(Accumulators):
     def add(self, vector: Tensor, weight: float) -> None:
         """Add one task vector in place."""
         self.total.add_(vector, alpha=weight)
+
+    def remove(self, vector: Tensor, weight: float, least: float) -> None:
+        """Subtract one task vector in place."""
+        self.total.sub_(vector, alpha=weight)
+        if least == float("inf"):
+            self.total.zero_()
 
     def merged(self, rules: TiesRules, total_weight: float) -> Tensor:  # noqa: ARG002 - there is nothing to elect
         """Return the weighted mean; 0 without weight."""
@@ -94,6 +110,22 @@ class Sums(Accumulators):
         self.negative.add_(torch.clamp(vector, max=0, out=part), alpha=weight)
         self.positive_mass.add_(torch.gt(vector, 0, out=part), alpha=weight)
         self.negative_mass.add_(torch.lt(vector, 0, out=part), alpha=weight)
+
+    def remove(self, vector: Tensor, weight: float, least: float) -> None:
+        """Subtract one trimmed task vector in place.
+
+        A mass is a sum of weights of what stays, so it is 0 or at least the smallest of them: what is below half of
+        that is the rounding of a 0. Left there, it would divide the rounding of a sum and give anything.
+        """
+        part = vector.clamp(min=0)
+        self.positive.sub_(part, alpha=weight).clamp_(min=0)
+        self.negative.sub_(torch.clamp(vector, max=0, out=part), alpha=weight).clamp_(max=0)
+        self.positive_mass.sub_(torch.gt(vector, 0, out=part), alpha=weight)
+        self.negative_mass.sub_(torch.lt(vector, 0, out=part), alpha=weight)
+        for total, mass in ((self.positive, self.positive_mass), (self.negative, self.negative_mass)):
+            nothing = mass < 0.5 * least
+            total.masked_fill_(nothing, 0.0)
+            mass.masked_fill_(nothing, 0.0)
 
     def sign(self, rules: TiesRules) -> Tensor:
         """Return the elected sign of every entry: -1, 0 or 1."""

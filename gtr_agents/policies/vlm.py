@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gtr_agents.errors import ConfigError, ModelError
+from gtr_agents.merging.compress import is_factored
 from gtr_agents.parsing import parse_answer
 from gtr_agents.policies import lora
 from gtr_agents.policies.inputs import append_answers, collate, encode
@@ -104,6 +105,7 @@ class VLMPolicy:
         self.banned = self._banned_tokens()
         self._inputs: WeakKeyDictionary[Prompt, dict[str, torch.Tensor]] = WeakKeyDictionary()
         self._pieces: dict[int, str] = {}
+        self._teacher_adapter = lora.TeacherAdapter()
         self.model.eval()
 
     # --- construction ---------------------------------------------------------------------------------------------
@@ -399,21 +401,44 @@ class VLMPolicy:
 
         The value head is never part of it.
         """
+        return {name: tensor.clone() for name, tensor in self.live_state().items()}
+
+    def live_state(self) -> Mapping[str, torch.Tensor]:
+        """What :meth:`merge_state` copies, without the copy: it follows the policy, so use it at once.
+
+        LoRA deltas are computed when they are asked for, so that only one dense matrix is in memory.
+        """
         if lora.is_adapted(self.model):
-            return lora.deltas(self.model)
-        return {name: p.detach().clone() for name, p in self.model.named_parameters()}
+            return lora.LiveDeltas(self.model)
+        return {name: p.detach() for name, p in self.model.named_parameters()}
 
     @contextmanager
     def using(self, state: Mapping[str, torch.Tensor]) -> Iterator[None]:
-        """Act as the model described by ``state`` (as made by :meth:`merge_state`), and come back, exactly.
+        """Act as the model described by ``state``, and come back, exactly, also after an exception.
 
-        Student and teacher share one resident model; the student's weights are restored from a copy, also after an
-        exception.
+        Student, teacher and start share one resident model. Weights and task vectors are written into it, and what was
+        there is restored from a copy. Factors become a second adapter beside the student's, which stays loaded until
+        other factors come: no dense task vector and no copy of the base.
+
+        Args:
+            state: as made by :meth:`merge_state`; or, for a policy with a LoRA adapter, such a state in factors
+                (:func:`gtr_agents.merging.compress.factorise`).
+
+        Raises:
+            ModelError: for factors without an adapter they could stand beside, or an adapter that is not
+                ``W + scale * B @ A``.
         """
+        factored = is_factored(state)
         if lora.is_adapted(self.model):
-            with lora.using_deltas(self.model, state):
+            acting = self._teacher_adapter.using if factored else lora.using_deltas
+            with acting(self.model, state):
                 yield
             return
+        if factored:
+            raise ModelError(
+                "A teacher in factors (teacher.form: adapter) needs a policy with a LoRA adapter, but this one trains "
+                "all weights. Set teacher.form to dense, or policy.lora."
+            )
         own = dict(self.model.named_parameters())
         backup = {name: own[name].detach().clone() for name in state}
         try:
@@ -426,6 +451,29 @@ class VLMPolicy:
                 for name, tensor in backup.items():
                     own[name].copy_(tensor)
 
+    @contextmanager
+    def using_initial(self, start: Mapping[str, torch.Tensor] | None = None) -> Iterator[None]:
+        """Act as the model that training began with, and come back, exactly.
+
+        Args:
+            start: its state, as made by :meth:`merge_state` then. None is for LoRA only and means the base with the
+                adapter off, which is where a fresh adapter begins.
+
+        Raises:
+            ConfigError: if all weights are trained and no state is given.
+        """
+        if start is not None:
+            with self.using(start):
+                yield
+            return
+        if not lora.is_adapted(self.model):
+            raise ConfigError(
+                "Where all weights are trained, the initial model is not resident: pass start=, what merge_state() "
+                "returned before the first update."
+            )
+        with lora.using_initial(self.model):
+            yield
+
     def save(self, folder: str | Path) -> Path:
         """Write model (or adapter), processor, value head and settings to ``folder``; safetensors and JSON only.
 
@@ -434,7 +482,10 @@ class VLMPolicy:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(folder)
+        if lora.is_adapted(self.model):
+            lora.save(self.model, folder)
+        else:
+            self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
         save_file(self.value_head.state_dict(), str(folder / "value_head.safetensors"))
         settings = {

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["TEACHERS", "THINKERS", "teacher_class"]
 
 TEACHERS: dict[str, str] = {
+    "ema": "gtr_agents.teachers.ema:EmaTeacher",
     "merged": "gtr_agents.teachers.merged:TeacherManager",
     "static": "gtr_agents.teachers.static:StaticTeacher",
 }

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from torch import Tensor
-
 from gtr_agents.merging.state_dict import StateDict
 from gtr_agents.types import Correction, Step
 
@@ -24,15 +22,15 @@ class Teacher(Protocol):
         ...
 
     def start(self, base: StateDict) -> None:
-        """Begin a run at these weights, which are the first teacher."""
+        """Begin a run at these weights, which are the first teacher; they follow the policy, so copy what is kept."""
         ...
 
     def add(self, checkpoint: StateDict, id: str | None = None) -> None:
-        """Take note of the policy's weights after one update."""
+        """Take note of the policy's weights after one update; they follow the policy, so copy what is kept."""
         ...
 
-    def teacher_state(self) -> dict[str, Tensor]:
-        """Return the published weights."""
+    def teacher_state(self) -> StateDict:
+        """Return the published weights, as :meth:`VLMPolicy.using` takes them."""
         ...
 
     def diagnostics(self) -> dict[str, float]:

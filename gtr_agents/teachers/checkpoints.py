@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gtr_agents.errors import CheckpointError
-from gtr_agents.files import flush, sha256
+from gtr_agents.files import flush, link_file, sha256
 from gtr_agents.merging.state_dict import StateDict, copy_state
 
 MANIFEST = "manifest.json"
@@ -43,13 +43,21 @@ class CheckpointStore:
         self.folder = Path(folder)
         self.keep_last = keep_last
 
-    def save(self, id: str, states: Mapping[str, StateDict], meta: Mapping[str, Any] | None = None) -> Path:
+    def save(
+        self,
+        id: str,
+        states: Mapping[str, StateDict],
+        meta: Mapping[str, Any] | None = None,
+        files: Mapping[str, Path] | None = None,
+    ) -> Path:
         """Save one checkpoint, then delete those beyond ``keep_last``.
 
         Args:
             id: Its folder name: letters, digits, dot, dash, underscore.
             states: Named tensors by file name without ending, e.g. ``{"policy": ..., "value_head": ...}``.
             meta: Anything JSON can hold, returned by :meth:`load`.
+            files: Finished files by their path in the checkpoint, ``FOLDER/.../NAME``. They are linked, or copied where
+                that is not possible, so they must not be changed any more. :meth:`load` checks, but does not read them.
 
         Returns:
             The checkpoint's folder.
@@ -57,7 +65,8 @@ class CheckpointStore:
         Raises:
             CheckpointError: If a name is not usable or the id exists already.
         """
-        for name in (id, *states):
+        files = files or {}
+        for name in (id, *states, *(part for path in files for part in path.split("/"))):
             if not _NAME.fullmatch(name):
                 raise CheckpointError(f"expected a name of letters, digits, '.', '_' and '-', got {name!r}")
         target = self.folder / id
@@ -77,6 +86,10 @@ class CheckpointStore:
             save_file(copy_state(state), path)
             flush(path)
             hashes[path.name] = sha256(path)
+        for name, source in files.items():
+            link_file(source, temporary / name)
+            flush(temporary / name)
+            hashes[name] = sha256(temporary / name)
         manifest = {"id": id, "sequence": last + 1, "files": hashes, "meta": dict(meta or {})}
         path = temporary / MANIFEST
         path.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
@@ -96,7 +109,7 @@ class CheckpointStore:
             id: Which one; the newest if None.
 
         Returns:
-            Named tensors by file name, and the saved meta data.
+            Named tensors by file name, and the saved meta data. Linked files stay where they are.
 
         Raises:
             CheckpointError: If it does not exist, or a file is missing or was changed.
@@ -114,6 +127,8 @@ class CheckpointStore:
                 raise CheckpointError(f"checkpoint {id!r} is incomplete: {path} is missing; load an earlier one")
             if sha256(path) != expected:
                 raise CheckpointError(f"{path} is not the file that was saved (SHA-256 differs); load an earlier one")
+            if "/" in name:
+                continue
             try:
                 states[path.stem] = load_file(path)
             except SafetensorError as error:

@@ -407,9 +407,11 @@ def test_plain_ppo_has_a_teacher_that_only_watches(start: Path, tmp_path: Path) 
     assert not (folder / "replay.gif").exists()
 
 
-def test_an_adapter_is_trained_evaluated_and_resumed(start: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("teacher", ["{}", "{form: adapter, rank: 64, accumulators: disk}"], ids=["dense", "beside it"])
+def test_an_adapter_is_trained_evaluated_and_resumed(start: Path, tmp_path: Path, teacher: str) -> None:
     folder = tmp_path / "lora"
-    assert train(folder, "--start", str(start), overrides=[*QUICK, "policy.lora={r: 2}", "updates=1"]) == 0
+    overrides = [*QUICK, "policy.lora={r: 2}", f"teacher={teacher}", "updates=1"]
+    assert train(folder, "--start", str(start), overrides=overrides) == 0
     assert (folder / "checkpoints" / "last" / "adapter_model.safetensors").is_file()
     for flags in ([], ["--teacher"]):
         assert gtr("eval", str(folder), "--episodes", "4", *flags) == 0
