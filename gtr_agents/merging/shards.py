@@ -73,8 +73,8 @@ class ShardedState(Mapping[str, Tensor]):
             kind, shape = part.get_dtype(), part.get_shape()
         if kind not in DTYPES:
             raise CheckpointError(
-                f"{self._files[name]}: {name!r} has type {kind}, expected one of {', '.join(DTYPES)}; quantised weights "
-                "cannot be merged, take the weights before quantisation"
+                f"{self._files[name]}: {name!r} has type {kind}, expected one of {', '.join(DTYPES)}; quantised "
+                "weights cannot be merged, take the weights before quantisation"
             )
         return torch.empty(shape, dtype=DTYPES[kind], device="meta")
 
