@@ -201,6 +201,9 @@ class LoraDeltas(Mapping[str, Tensor]):
         """Weights that are saved whole, alone or beside factors."""
         return set(self._saved)
 
+    def __contains__(self, weight: object) -> bool:
+        return weight in self._factors or weight in self._saved
+
     def __iter__(self) -> Iterator[str]:
         return iter(sorted({*self._factors, *self._saved}))
 
@@ -221,6 +224,9 @@ class ZeroState(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         return torch.zeros_like(self._like[name], device=self._devices[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._like
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._like)

@@ -476,6 +476,9 @@ class _MergedDeltas(Mapping[str, Tensor]):
         self._tell(1)
         return delta if merge.rank is None else delta * merge.recipe.lam
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._merge.names
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._merge.names)
 
@@ -493,6 +496,9 @@ class _Watched(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         self._tell(1)
         return self._state[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._state
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._state)

@@ -78,6 +78,9 @@ class ShardedState(Mapping[str, Tensor]):
             )
         return torch.empty(shape, dtype=DTYPES[kind], device="meta")
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._files  # a mapping's own way would read the tensor
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
 

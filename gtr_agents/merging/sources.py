@@ -161,6 +161,9 @@ class ZerosLike(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         return torch.zeros(self.outline(name).shape, dtype=compute_dtype(self.outline(name)))
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
