@@ -120,3 +120,25 @@ def using_deltas(model: Any, state: Mapping[str, torch.Tensor]) -> Iterator[None
         with torch.no_grad():
             for name, weight in backup.items():
                 layers[name].get_base_layer().weight.copy_(weight)
+
+
+def base_weights(model: Any) -> dict[str, torch.nn.Parameter]:
+    """The weights below the adapter by module, the live ones; the names are those of :func:`deltas`."""
+    return {name: module.get_base_layer().weight for name, module in _layers(model).items()}
+
+
+@contextmanager
+def factors_off(model: Any) -> Iterator[None]:
+    """Act without the LoRA factors alone; modules saved whole keep acting, and what trains is as before afterwards."""
+    layers = _layers(model).values()
+    were_on = {layer: not layer.disable_adapters for layer in layers}
+    trained = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    try:
+        for layer in layers:
+            layer.enable_adapters(False)
+        yield
+    finally:
+        for layer, on in were_on.items():
+            layer.enable_adapters(on)
+        for parameter, flag in trained.items():
+            parameter.requires_grad_(flag)
