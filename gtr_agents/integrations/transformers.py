@@ -70,6 +70,7 @@ class MergedTeacherCallback(TrainerCallback):
         self._model: Any = None
         self._inside = False
         self._last_step = -1
+        self._saved: Path | None = None
         self._metrics: dict[str, float] = {}
 
     def add_to(self, trainer: Any) -> None:
@@ -96,7 +97,7 @@ class MergedTeacherCallback(TrainerCallback):
         """
         del control
         self._model = kwargs["model"]
-        self._last_step = -1
+        self._last_step, self._saved = -1, None
         weights = self._weights()
         if state.global_step == 0:
             self.manager.start(weights)
@@ -117,15 +118,18 @@ class MergedTeacherCallback(TrainerCallback):
         del args, control, kwargs
         if self.every == "epoch":
             self._add(state)
+            if self._saved is not None and self._saved.name == _name(state):  # saved after the epoch's last step
+                self.manager.save(self._saved / FOLDER)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Add a checkpoint if there is one every save, and write the teacher into the trainer's checkpoint folder."""
         del control, kwargs
         if self.every == "save":
             self._add(state)
-        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        folder = Path(str(args.output_dir)) / _name(state)
         if state.is_world_process_zero and folder.is_dir():
             self.manager.save(folder / FOLDER)
+            self._saved = folder
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Add the teacher's numbers, under ``teacher/``, to what the trainer logs of training."""
@@ -144,7 +148,7 @@ class MergedTeacherCallback(TrainerCallback):
         self._metrics = self.manager.diagnostics()
 
     def _load(self, args: TrainingArguments, state: TrainerState, weights: dict[str, Tensor]) -> None:
-        given = self.resume_from or Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        given = self.resume_from or Path(str(args.output_dir)) / _name(state)
         folder = given / FOLDER
         if not folder.is_dir():
             raise CheckpointError(
@@ -270,3 +274,8 @@ class MergedTeacherCallback(TrainerCallback):
             raise ModelError("expected a model with trainable parameters, got none that requires a gradient")
         copies = {name: parameter.detach().cpu().clone() for name, parameter in trained.items()}
         return copies | (lora.deltas(self._model) if adapted else {})
+
+
+def _name(state: TrainerState) -> str:
+    """Return how the trainer calls the checkpoint folder of a step."""
+    return f"checkpoint-{state.global_step}"
