@@ -261,14 +261,15 @@ class FileMerge:
         sizes = {name: self._outline(name) for name in self.names}
         largest = max(sizes.values(), key=Tensor.numel, default=torch.empty(0, device="meta"))
         entry = torch.finfo(compute_dtype(largest)).bits // 8
-        # Four sums; task vector, its trimmed copy and temporaries.
-        copies = 4 + 5 + (0 if self.recipe.method in STREAMED and self.recipe.dialect == "ours" else len(self.sources))
+        # Four sums; task vector, its trimmed copy and temporaries, those of the diagnostics in float64.
+        copies = 4 + 12 + (0 if self.recipe.method in STREAMED and self.recipe.dialect == "ours" else len(self.sources))
         return Plan(
             "adapters" if self.of_adapters else "models",
             len(sizes),
             sum(map(Tensor.numel, sizes.values())),
             largest.numel(),
-            largest.numel() * entry * copies + (min(self.shard_bytes, self._output_bytes()) if not self.rank else 0),
+            largest.numel() * entry * copies
+            + (2 * min(self.shard_bytes, self._output_bytes()) if not self.rank else 0),
             self._output_bytes(),
         )
 

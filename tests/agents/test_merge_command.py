@@ -386,6 +386,18 @@ def test_a_low_rank_tells_what_it_keeps(adapters: tuple[Path, list[Path]], tmp_p
     assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["lora_alpha"] == 2
 
 
+def test_a_merged_adapter_is_loaded_without_the_initialisation_of_its_inputs(
+    adapters: tuple[Path, list[Path]], tmp_path: Path
+) -> None:
+    base, folders = adapters
+    other = shutil.copytree(folders[0], tmp_path / "other")
+    config = json.loads((other / "adapter_config.json").read_text()) | {"init_lora_weights": "orthogonal"}
+    (other / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": None}))
+    FileMerge(base, [other], rank=1).run(tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert (written["init_lora_weights"], written["base_model_name_or_path"]) == (True, str(base))
+
+
 def test_adapters_are_summed_on_disk_too(adapters: tuple[Path, list[Path]], tmp_path: Path) -> None:
     base, folders = adapters
     FileMerge(base, folders, scratch=tmp_path / "sums").run(tmp_path / "one")
