@@ -171,6 +171,10 @@ def test_a_step_counts_once_even_if_it_is_saved_twice(tmp_path: Path) -> None:
     trainer = trained(plain_model(), callback, tmp_path)
     callback.on_save(trainer.args, trainer.state, trainer.control)
     assert callback.manager.n_checkpoints == 2
+    resumed = MergedTeacherCallback(every="save")
+    resumed.on_train_begin(trainer.args, trainer.state, trainer.control, model=trainer.model)
+    resumed.on_save(trainer.args, trainer.state, trainer.control)
+    assert resumed.manager.n_checkpoints == 2
 
 
 @pytest.mark.parametrize("every", [0, -1, "step"])
