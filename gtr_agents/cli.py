@@ -291,6 +291,78 @@ def serve(
 
 
 @app.command
+def merge(
+    base: Positional[Annotated[Path, arg(metavar="BASE", help="The model that all checkpoints were trained from.")]],
+    checkpoints: Positional[
+        Annotated[
+            tuple[Path, ...],
+            arg(
+                metavar="CKPT...",
+                help="Models, or PEFT LoRA adapters for BASE: folders, .safetensors files, run folders.",
+            ),
+        ]
+    ],
+    *,
+    out: Path,
+    method: Literal["ties", "linear", "dare_ties", "dare_linear", "slerp"] = "ties",
+    weights: tuple[float, ...] = (),
+    density: float = 0.8,
+    lam: float = 1.0,
+    election: Literal["total", "frequency"] = "total",
+    dialect: Literal["ours", "mergekit", "peft"] = "ours",
+    seed: int = 0,
+    rank: int | None = None,
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    shard_size: str = "2GB",
+    scratch: Path | None = None,
+    export_mergekit: Path | None = None,
+    dry_run: bool = False,
+    quiet: Quiet = False,
+) -> None:
+    """Merge anybody's checkpoints from disk into a model, or adapters into an adapter, one tensor at a time.
+
+    Example, three adapters as an adapter of rank 64, the newest counting double:
+
+        gtr merge models/Qwen2.5-VL-7B adapters/1 adapters/2 adapters/3 --out merged --weights 1 1 2 --rank 64
+
+    The table at the end, and merge_report.json in the output, tell how far the checkpoints agree.
+
+    Args:
+        base: the model.
+        checkpoints: what is merged, oldest first.
+        out: the new folder: weights, and the base's configuration, tokenizer and processor.
+        method: how task vectors (checkpoint minus base) are combined.
+        weights: one per checkpoint; only their ratios matter; default equal.
+        density: share of each task vector that TIES and DARE keep.
+        lam: scale of the merged task vector.
+        election: how TIES elects a sign, by weighted sum or by weighted count.
+        dialect: compute what another library's TIES would give.
+        seed: of DARE's masks.
+        rank: write an adapter of this rank instead of a model (adapters only); the report tells what it keeps.
+        dtype: type of the written weights; default the base's, float32 for an adapter.
+        shard_size: size at which a file of weights is closed, e.g. 500MB or 5GB.
+        scratch: keep sums in this folder, so that an interrupted merge goes on and a later one adds checkpoints.
+        export_mergekit: also write the merge as a mergekit configuration.
+        dry_run: check everything that needs no data and show what would be done; write nothing.
+        quiet: no progress.
+    """
+    from gtr_agents.commands import merge_checkpoints, model_folder, parse_size
+    from gtr_agents.merging.merge_files import FileMerge, Recipe
+
+    recipe = Recipe(method, weights or None, density, lam, election, dialect, seed)
+    job = FileMerge(
+        model_folder(base),
+        [model_folder(path) for path in checkpoints],
+        recipe,
+        rank=rank,
+        dtype=dtype,
+        shard_bytes=parse_size(shard_size),
+        scratch=scratch,
+    )
+    merge_checkpoints(job, out, _console(), export=export_mergekit, dry_run=dry_run, quiet=quiet)
+
+
+@app.command
 def report(run: Positional[Run]) -> None:
     """Write RUN/report.html: curves of student and teacher, thought quality, episodes to step through; one file."""
     from gtr_agents.report import build_report

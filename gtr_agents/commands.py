@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
     from gtr_agents.config import RunConfig
     from gtr_agents.evaluation import EvaluationResult, Split
+    from gtr_agents.merging.merge_files import FileMerge
     from gtr_agents.merging.state_dict import StateDict
 
 
@@ -173,6 +176,109 @@ def _print_metrics(console: Console, title: str, result: EvaluationResult) -> No
         low, high = wilson_interval(won, played)
         table.add_row(f"success in {name}", f"{won / played:.1%}  of {played}  (95 %: {low:.1%} - {high:.1%})")
     console.print(table)
+
+
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
+POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+
+
+def parse_size(text: str) -> int:
+    """Read a size in bytes, with decimal units as disks and transformers count them.
+
+    Args:
+        text: e.g. ``500MB`` or ``5GB``.
+
+    Returns:
+        Bytes.
+
+    Raises:
+        ConfigError: if it is no size.
+
+    >>> parse_size("1.5GB"), parse_size("200")
+    (1500000000, 200)
+    """
+    found = SIZE.fullmatch(text.strip())
+    if found is None:
+        raise ConfigError(f"expected a size such as 500MB or 5GB, got {text!r}")
+    return int(float(found[1]) * 1000 ** POWERS[found[2].upper()])
+
+
+def merge_checkpoints(
+    merge: FileMerge, out: Path, console: Console, *, export: Path | None, dry_run: bool, quiet: bool
+) -> None:
+    """Merge checkpoints with progress, and print how far they agree.
+
+    Args:
+        merge: the merge.
+        out: the new folder.
+        console: where to print.
+        export: also write the merge to this file, for mergekit.
+        dry_run: only show what would be done.
+        quiet: no progress.
+
+    Raises:
+        CheckpointError: if the folder exists, or the disk cannot hold it.
+        MergeError: if a tensor is not finite, or mergekit has nothing like this merge.
+    """
+    from rich.progress import Progress
+
+    from gtr_agents.merging.mergekit_config import mergekit_yaml, write_mergekit_yaml
+
+    text = None if export is None else mergekit_yaml(merge)  # before the work, since it may be refused
+    if dry_run:
+        console.print(_plan(merge, out), markup=False, soft_wrap=True)
+        if text is not None:
+            console.print(f"\n{export} would hold:\n\n{text}", markup=False, soft_wrap=True)
+        return
+    with Progress(console=console, transient=True, disable=quiet) as progress:
+        task = progress.add_task("merging", total=merge.n_steps)
+        report = merge.run(out, lambda n: progress.advance(task, n))
+    console.print(_agreement_table(report))
+    console.print(f"Merged  {out}", markup=False, soft_wrap=True)
+    if export is not None:
+        console.print(f"Recipe  {write_mergekit_yaml(merge, export)}", markup=False, soft_wrap=True)
+
+
+def _plan(merge: FileMerge, out: Path) -> str:
+    plan = merge.plan
+    lines = [
+        f"{len(merge.sources)} {plan.kind} onto {merge.base.path}",
+        f"{plan.n_tensors} tensors of {plan.n_entries:,} entries are merged",
+        f"method {merge.recipe.method}, weights {', '.join(f'{weight:g}' for weight in merge.weights)}",
+        f"writes {plan.output_bytes / 1e9:.3g} GB of {merge.output_dtype} to {out}",
+        f"needs about {plan.memory_bytes / 1e9:.3g} GB of memory; the largest tensor has {plan.largest:,} entries",
+    ]
+    if merge.scratch is not None:
+        lines.append(
+            f"keeps {16 * plan.n_entries / 1e9:.3g} GB in {merge.scratch}, twice that while it adds a checkpoint"
+        )
+    return "\n".join([*lines, "Nothing was written (--dry-run)."])
+
+
+COLUMNS = {
+    "agreement": "agreement",
+    "conflict_mass": "conflict",
+    "norm_ratio": "norm ratio",
+    "coverage": "coverage",
+    "retained_energy": "energy kept",
+}
+"""Diagnostic to heading, in the table of a merge."""
+
+
+def _agreement_table(report: Mapping[str, Any]) -> Any:
+    """How far checkpoints agree, by layer."""
+    from rich.table import Table
+
+    shown = {key: heading for key, heading in COLUMNS.items() if key in report["overall"]}
+    table = Table(title=f"{len(report['checkpoints'])} {report['kind']}, {report['recipe']['method']}")
+    table.add_column("layer", overflow="fold")
+    for heading in shown.values():
+        table.add_column(heading, justify="right")
+    for layer, numbers in report["layers"].items():
+        table.add_row(layer, *[f"{numbers[key]:.3f}" for key in shown])
+    table.add_section()
+    table.add_row("all", *[f"{report['overall'][key]:.3f}" for key in shown])
+    return table
 
 
 def list_environments(console: Console) -> None:

@@ -180,11 +180,14 @@ class LoraDeltas(Mapping[str, Tensor]):
         delta = (b.to(dtype) @ a.to(dtype)) * scale_of(self._config, weight.removesuffix(".weight"))
         if weight in self.embeddings or self._config.get("fan_in_fan_out"):
             delta = delta.T.contiguous()
-        if self._base is not None and self._base[weight].shape != delta.shape:
-            raise MergeError(
-                f"{weight!r}: the base has shape {tuple(self._base[weight].shape)}, the adapter's product "
-                f"{tuple(delta.shape)}; is fan_in_fan_out right?"
-            )
+        if self._base is not None:
+            # A base on disk tells shapes without reading tensors.
+            own = tuple(getattr(self._base, "outline", self._base.__getitem__)(weight).shape)
+            if own != delta.shape:
+                raise MergeError(
+                    f"{weight!r}: the base has shape {own}, the adapter's product {tuple(delta.shape)}; is "
+                    "fan_in_fan_out right?"
+                )
         # peft saves adapted embeddings whole beside their factors; the effective weight is the sum.
         return delta + self._saved_delta(weight) if weight in self._saved else delta
 
@@ -192,6 +195,14 @@ class LoraDeltas(Mapping[str, Tensor]):
         key = self._saved[weight]
         assert self._base is not None
         return task_vector(self._base[weight], self._adapter[key])
+
+    @property
+    def saved_whole(self) -> set[str]:
+        """Weights that are saved whole, alone or beside factors."""
+        return set(self._saved)
+
+    def __contains__(self, weight: object) -> bool:
+        return weight in self._factors or weight in self._saved
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted({*self._factors, *self._saved}))
@@ -213,6 +224,9 @@ class ZeroState(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         return torch.zeros_like(self._like[name], device=self._devices[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._like
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._like)

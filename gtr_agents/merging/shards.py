@@ -15,15 +15,30 @@ from gtr_agents.errors import CheckpointError
 
 INDEX = "model.safetensors.index.json"
 """Where transformers looks up which file holds which tensor."""
-DTYPES = {"F32": torch.float32, "F64": torch.float64}
-"""Names of the types of accumulators in a safetensors header."""
+WEIGHT_FILES = ("model.safetensors", "adapter_model.safetensors")
+"""What transformers and peft call weights that fit into one file."""
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""Names of types in a safetensors header."""
 
 
 class ShardedState(Mapping[str, Tensor]):
-    """The tensors of one safetensors file, or of all in a folder; each is read when it is asked for, in name order.
+    """The tensors of one safetensors file, or of a folder; each is read when it is asked for, in name order.
 
     Args:
-        path: A file, or a folder of files as transformers and peft write them. They must not change any more.
+        path: A file, or a folder as transformers and peft write it. Of a folder those files count that its index names;
+            without an index ``model.safetensors`` or ``adapter_model.safetensors``, and without these all of them. They
+            must not change any more.
 
     Raises:
         CheckpointError: If there is no such file, one cannot be read, or two hold a tensor of the same name.
@@ -31,7 +46,7 @@ class ShardedState(Mapping[str, Tensor]):
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        files = sorted(self.path.glob("*.safetensors")) if self.path.is_dir() else [self.path]
+        files = _weight_files(self.path) if self.path.is_dir() else [self.path]
         found: dict[str, Path] = {}
         for file in files:
             for name in _names(file):
@@ -47,11 +62,46 @@ class ShardedState(Mapping[str, Tensor]):
             tensor: Tensor = file.get_tensor(name)
         return tensor
 
+    def outline(self, name: str) -> Tensor:
+        """Return shape and type of a tensor as an empty one on the device ``meta``; its data are not read.
+
+        Raises:
+            CheckpointError: If its type cannot be merged (8-bit floats and the like).
+        """
+        with safe_open(self._files[name], framework="pt") as file:
+            part = file.get_slice(name)
+            kind, shape = part.get_dtype(), part.get_shape()
+        if kind not in DTYPES:
+            raise CheckpointError(
+                f"{self._files[name]}: {name!r} has type {kind}, expected one of {', '.join(DTYPES)}; quantised "
+                "weights cannot be merged, take the weights before quantisation"
+            )
+        return torch.empty(shape, dtype=DTYPES[kind], device="meta")
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._files  # a mapping's own way would read the tensor
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._files)
 
     def __len__(self) -> int:
         return len(self._files)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that hold its weights: a value head or other shards may lie beside them."""
+    index = folder / INDEX
+    if index.is_file():
+        try:
+            places = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise CheckpointError(f"{index} is not readable as an index of shards: {error!r}; get it again") from error
+        files = [folder / place for place in sorted(places)]
+        if missing := [file.name for file in files if not file.is_file()]:
+            raise CheckpointError(f"{folder} lacks {missing[:3]}, which its index names; get the missing files")
+        return files
+    whole = [folder / name for name in WEIGHT_FILES if (folder / name).is_file()]
+    return whole[:1] or sorted(folder.glob("*.safetensors"))
 
 
 def _names(file: Path) -> list[str]:

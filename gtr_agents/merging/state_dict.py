@@ -91,9 +91,9 @@ def task_vector(base: Tensor, checkpoint: Tensor) -> Tensor:
     return checkpoint.detach().to(base.device, dtype) - base.detach().to(dtype)
 
 
-def add_delta(base: Tensor, delta: Tensor, lam: float) -> Tensor:
-    """Return base plus ``lam`` times delta, added in the merge type and cast to the base's type once."""
-    return (base.detach().to(delta.dtype) + lam * delta).to(base.dtype)
+def add_delta(base: Tensor, delta: Tensor, lam: float, dtype: torch.dtype | None = None) -> Tensor:
+    """Return base plus ``lam`` times delta, added in the merge type and cast once: to ``dtype``, or the base's type."""
+    return (base.detach().to(delta.dtype) + lam * delta).to(dtype or base.dtype)
 
 
 def state_hash(state: StateDict) -> str:

@@ -24,7 +24,7 @@ from gtr_agents.merging.state_dict import (
     task_vector,
 )
 from gtr_agents.merging.stores import FolderStore, MemoryStore, SumsStore, Update, read_settings
-from gtr_agents.merging.sums import Accumulators, LinearSums, Sums
+from gtr_agents.merging.sums import N_EVIDENCE, Accumulators, LinearSums, Sums, diagnostics, evidence
 from gtr_agents.merging.trim import checkpoint_threshold, trim, trim_below
 
 
@@ -437,37 +437,24 @@ class StreamingTies(StreamingMerge):
             entries with mass) and ``norm_ratio`` (norm of the merge over norm of the linear mean of the
             trimmed vectors); 0 where undefined.
         """
-        sums = torch.zeros(8, dtype=torch.float64)
+        total = torch.zeros(N_EVIDENCE, dtype=torch.float64)
         for name in self._store.names:
-            sums += self._partial_sums(name)
-        return _summary(sums)
+            total += self._evidence(name)
+        return diagnostics(total)
 
     def tensor_diagnostics(self) -> dict[str, dict[str, float]]:
         """Return what :meth:`diagnostics` tells, for every floating-point tensor by name."""
-        return {name: _summary(self._partial_sums(name)) for name in self._store.names}
+        return {name: diagnostics(self._evidence(name)) for name in self._store.names}
 
-    def _partial_sums(self, name: str) -> Tensor:
-        """Return one tensor's contributions to the eight sums behind :meth:`diagnostics`."""
+    def _evidence(self, name: str) -> Tensor:
+        sums = self.sums(name)
+        return evidence(sums, sums.merged(self.rules, self.total_weight), self.rules, self.total_weight)
+
+    def sums(self, name: str) -> Sums:
+        """Return the live sums of one floating-point tensor; do not change them."""
         sums = self._store.read(name)
         assert isinstance(sums, Sums)
-        plus, minus = sums.positive_mass, sums.negative_mass
-        mass = plus + minus
-        has_mass = mass > 0
-        share = mass.masked_fill(~has_mass, 1.0)
-        sign = sums.sign(self.rules)
-        elected = torch.where(sign > 0, plus, torch.where(sign < 0, minus, torch.zeros_like(minus)))
-        mean = (sums.positive + sums.negative) / (self.total_weight or 1.0)
-        parts = (
-            (torch.maximum(plus, minus) / share).sum(dtype=torch.float64),
-            (elected / share).sum(dtype=torch.float64),
-            has_mass.sum(),
-            torch.tensor(mass.numel()),
-            torch.minimum(sums.positive, -sums.negative).sum(dtype=torch.float64),
-            (sums.positive - sums.negative).sum(dtype=torch.float64),
-            sums.merged(self.rules, self.total_weight).double().square().sum(),
-            mean.double().square().sum(),
-        )
-        return torch.stack([part.double().cpu() for part in parts])
+        return sums
 
 
 class _Computed(Mapping[str, Tensor]):
@@ -495,19 +482,3 @@ def _weights_of(settings: Mapping[str, Any]) -> tuple[dict[str, float], float]:
 def _check_decay(factor: float) -> None:
     if not 0.0 <= factor <= 1.0:
         raise MergeError(f"the decay factor must be in [0, 1], got {factor!r}")
-
-
-def _summary(sums: Tensor) -> dict[str, float]:
-    """Turn the eight sums into the five numbers of :meth:`StreamingTies.diagnostics`."""
-    agreement, elected, covered, entries, conflict, magnitude, merged_square, mean_square = sums.tolist()
-    return {
-        "agreement": _ratio(agreement, covered),
-        "elected_agreement": _ratio(elected, covered),
-        "conflict_mass": _ratio(conflict, magnitude),
-        "coverage": _ratio(covered, entries),
-        "norm_ratio": _ratio(merged_square, mean_square) ** 0.5,
-    }
-
-
-def _ratio(numerator: float, denominator: float) -> float:
-    return numerator / denominator if denominator > 0 else 0.0

@@ -135,6 +135,10 @@ class Sums(Accumulators):
             sign = frequency_sign(self.positive_mass, self.negative_mass)
         return resolve_zeros(sign, rules.zero)
 
+    def mean(self, total_weight: float) -> Tensor:
+        """Return the weighted mean of all vectors that were added; 0 without weight."""
+        return (self.positive + self.negative) / (total_weight or 1.0)
+
     def merged(self, rules: TiesRules, total_weight: float) -> Tensor:
         """Return the merged task vector: the weighted mean of the entries that have the elected sign.
 
@@ -154,3 +158,61 @@ class Sums(Accumulators):
         if rules.min_mass > 0:
             useless |= mass < rules.min_mass * total_weight * (1 - TIE_TOLERANCE)
         return total.div_(mass.masked_fill_(useless, 1.0)).masked_fill_(useless, 0.0)
+
+
+N_EVIDENCE = 8
+"""How many numbers :func:`evidence` gives."""
+
+
+def evidence(sums: Sums, merged: Tensor, rules: TiesRules, total_weight: float) -> Tensor:
+    """Return what one tensor contributes to :func:`diagnostics`.
+
+    Args:
+        sums: Of the tensor, after all checkpoints.
+        merged: The merged task vector, of the tensor's shape.
+        rules: How signs are elected.
+        total_weight: Weight of all checkpoints together.
+
+    Returns:
+        (8,), float64, on the CPU; the contributions of several tensors are added.
+    """
+    plus, minus = sums.positive_mass, sums.negative_mass
+    mass = plus + minus
+    has_mass = mass > 0
+    share = mass.masked_fill(~has_mass, 1.0)
+    sign = sums.sign(rules)
+    elected = torch.where(sign > 0, plus, torch.where(sign < 0, minus, torch.zeros_like(minus)))
+    parts = (
+        (torch.maximum(plus, minus) / share).sum(dtype=torch.float64),
+        (elected / share).sum(dtype=torch.float64),
+        has_mass.sum(),
+        torch.tensor(mass.numel()),
+        torch.minimum(sums.positive, -sums.negative).sum(dtype=torch.float64),
+        (sums.positive - sums.negative).sum(dtype=torch.float64),
+        merged.double().square().sum(),
+        sums.mean(total_weight).double().square().sum(),
+    )
+    return torch.stack([part.double().cpu() for part in parts])
+
+
+def diagnostics(evidence: Tensor) -> dict[str, float]:
+    """Tell from added contributions of :func:`evidence` how well checkpoints agree.
+
+    Args:
+        evidence: (8,).
+
+    Returns:
+        What :meth:`StreamingTies.diagnostics` lists; 0 where undefined.
+    """
+    agreement, elected, covered, entries, conflict, magnitude, merged_square, mean_square = evidence.tolist()
+    return {
+        "agreement": _ratio(agreement, covered),
+        "elected_agreement": _ratio(elected, covered),
+        "conflict_mass": _ratio(conflict, magnitude),
+        "coverage": _ratio(covered, entries),
+        "norm_ratio": _ratio(merged_square, mean_square) ** 0.5,
+    }
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator > 0 else 0.0

@@ -97,11 +97,11 @@ def save(model: Any, folder: Path) -> None:
     model.save_pretrained(folder, selected_adapters=[ADAPTER])
 
 
-def _layers(model: Any) -> dict[str, Any]:
-    """The adapted modules by name.
+def _layers(model: Any, *, alone: bool = True) -> dict[str, Any]:
+    """The adapted modules by name; ``alone`` says that nothing beside their factors may be trained.
 
     Raises:
-        ModelError: for an adapter whose effect is not ``W + scale * B @ A`` on the adapted modules alone.
+        ModelError: for an adapter whose effect is not ``W + scale * B @ A``, or not that alone.
     """
     config = model.peft_config[ADAPTER].to_dict()
     try:
@@ -110,7 +110,7 @@ def _layers(model: Any) -> dict[str, Any]:
         raise ModelError(f"This adapter cannot share its base with a teacher: {error}.") from error
     others = {"bias": config.get("bias", "none") != "none"}
     others |= {name: bool(config.get(name)) for name in ("modules_to_save", "trainable_token_indices")}
-    if found := [name for name, is_set in others.items() if is_set]:
+    if alone and (found := [name for name, is_set in others.items() if is_set]):
         raise ModelError(
             f"An adapter with {', '.join(found)} cannot share its base with a teacher: it trains tensors beside "
             "scale*B*A, which a teacher of task vectors does not have. Leave that out, or train all weights."
@@ -125,13 +125,14 @@ class LiveDeltas(Mapping[str, torch.Tensor]):
 
     Args:
         model: the adapted model.
+        alone: False for a caller that looks after what is trained beside the factors.
 
     Raises:
-        ModelError: for an adapter whose effect is not ``W + scale * B @ A`` on the adapted modules alone.
+        ModelError: for an adapter whose effect is not ``W + scale * B @ A``, or not that alone.
     """
 
-    def __init__(self, model: Any) -> None:
-        self._layers = _layers(model)
+    def __init__(self, model: Any, *, alone: bool = True) -> None:
+        self._layers = _layers(model, alone=alone)
 
     @torch.no_grad()
     def __getitem__(self, name: str) -> torch.Tensor:
@@ -300,3 +301,25 @@ def _put_factors(layer: Any, adapter: str, name: str, b: torch.Tensor, a: torch.
             place[adapter] = parameter
         else:
             place[adapter].weight = parameter
+
+
+def base_weights(model: Any) -> dict[str, torch.nn.Parameter]:
+    """The weights below the adapter by module, the live ones; the names are those of :class:`LiveDeltas`."""
+    return {name: module.get_base_layer().weight for name, module in _layers(model, alone=False).items()}
+
+
+@contextmanager
+def factors_off(model: Any) -> Iterator[None]:
+    """Act without the LoRA factors alone; modules saved whole keep acting, and what trains is as before afterwards."""
+    layers = _layers(model, alone=False).values()
+    were_on = {layer: not layer.disable_adapters for layer in layers}
+    trained = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    try:
+        for layer in layers:
+            layer.enable_adapters(False)
+        yield
+    finally:
+        for layer, on in were_on.items():
+            layer.enable_adapters(on)
+        for parameter, flag in trained.items():
+            parameter.requires_grad_(flag)

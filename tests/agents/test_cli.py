@@ -18,7 +18,7 @@ from gtr_agents.config import preset_names
 from gtr_agents.evaluation import Evaluator
 from gtr_envs.registration import COMPAT_ENVS, ENVS, HOUSEHOLD_ENVS
 
-COMMANDS = ("demo", "sft", "train", "eval", "report", "replay", "play", "solve", "envs", "presets")
+COMMANDS = ("demo", "sft", "train", "eval", "merge", "report", "replay", "play", "solve", "envs", "presets")
 Gtr = Callable[..., tuple[int, str, str]]
 
 
@@ -150,6 +150,10 @@ def test_presets_are_listed(gtr: Gtr) -> None:
         (("eval", "nowhere", "--env", "Points24-v0"), "nowhere"),
         (("eval", "nowhere", "--preset", "tiny-points24", "--episodes", "0"), "episodes"),
         (("eval", "nowhere", "--preset", "tiny-points24", "--split", "tset"), "validation"),
+        (("merge", "nowhere", "elsewhere", "--out", "merged"), "nowhere"),
+        (("merge", "nowhere", "--out", "merged"), "at least one checkpoint"),
+        (("merge", "a", "b", "--out", "merged", "--method", "tie"), "ties"),
+        (("merge", "a", "b", "--out", "merged", "--shard-size", "big"), "such as 500MB"),
         (("report", "nowhere"), "nowhere"),
         (("replay", "nowhere", "--gif"), "nowhere"),
         (("play", "Points25-v0", "--terminal"), "Did you mean 'Points24-v0'"),

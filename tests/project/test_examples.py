@@ -34,6 +34,9 @@ RUNS = {
     "custom_policy_loop.py": Run(r"   1 ideas: (.*\n)+ 100 ideas: wins .*% of 20 hands", "--hands 20"),
     "duel.py": Run(r"at the same time: player_0 wins\n(.*\n)alone against a solver: win\n", written="duel.png"),
     "environment_only.py": Run(r"perfect player: .*=   return \+10\n", written="points24.png"),
+    "free_teacher_in_hf_trainer.py": Run(
+        r"'teacher/version': (.*\n)+student: .*% right\nteacher: .*% right, merged from 20 checkpoints\n", "--steps 40"
+    ),
     "minari_dataset.py": Run(r": 2 episodes(.*\n)+.*=   reward \+10   as recorded\n", "--episodes 2"),
     "record_video.py": Run(
         r"0000\.png(.*\n)+.*=   reward \+10\nwrote .*gif\n", written="recordings/episode-000000/episode.gif"

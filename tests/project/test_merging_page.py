@@ -103,3 +103,29 @@ def test_a_table_of_speed_tells_the_ratios() -> None:
     assert "| argsort | 50.0 | 25.0 |" in text
     assert "| streaming, 100 checkpoints | 1.10 | 0.40 | 1.10 | 1024 |" in text
     assert "takes 8.0 times as long" in text
+
+
+def test_the_page_tells_how_far_mergekit_is_from_us() -> None:
+    data = json.loads((DATA / "mergekit.json").read_text())
+    for part in ("functions", "files"):
+        worst = max(row["largest_difference"] for row in data[part])
+        assert worst <= data["tolerance"] == 1e-6
+        assert f"<!-- parity: {part} -->{worst:.2g}<!-- end -->" in PAGE.read_text()
+
+
+def test_the_comparison_with_mergekit_could_have_failed() -> None:
+    data = json.loads((DATA / "mergekit.json").read_text())
+    control = {kind: [row for row in data["functions"] if row["inputs"] == kind] for kind in ("plain", "zeros")}
+    assert all(row["largest_difference_of_ours"] > 1 for row in control["zeros"])  # undecided elections
+    assert all(row["largest_difference_of_ours"] < data["tolerance"] for row in control["plain"])
+    assert all(row["moved"] > 0.01 for row in data["files"])
+    assert {row["method"] for row in data["files"]} == {"ties", "linear", "task_arithmetic", "nuslerp"}
+    assert {row["of"] for row in data["files"]} == {"models", "adapters"}
+
+
+def test_inputs_of_the_comparison_have_zeros_and_ties(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = script("mergekit_parity", monkeypatch)["draw"]
+    base, first, _, last = draw((50,), 3, "zeros", torch.Generator().manual_seed(0))
+    assert not base.any()
+    assert 5 < int((first == 0).sum()) < 45
+    assert torch.equal(last, -first)
