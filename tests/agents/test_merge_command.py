@@ -393,7 +393,11 @@ def test_a_merged_adapter_is_loaded_without_the_initialisation_of_its_inputs(
     other = shutil.copytree(folders[0], tmp_path / "other")
     config = json.loads((other / "adapter_config.json").read_text()) | {"init_lora_weights": "orthogonal"}
     (other / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": None}))
+    (other / "tokenizer.json").write_text("{}")
+    (other / "optimizer.pt").write_bytes(b"pickled, but not the weights")
     FileMerge(base, [other], rank=1).run(tmp_path / "out")
+    files = ["adapter_config.json", "adapter_model.safetensors", REPORT, "tokenizer.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == files
     written = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert (written["init_lora_weights"], written["base_model_name_or_path"]) == (True, str(base))
 
@@ -438,6 +442,7 @@ def test_runs_and_checkpoints_of_ours_are_models(tmp_path: Path, gtr: Gtr) -> No
     tiny_policy(seed=1).save(tmp_path / "run1" / "checkpoints" / "last")
     assert gtr("run0", "run1", "run1/checkpoints/last", "--out", "merged", "--density", "1")[0] == 0
     merged = VLMPolicy.from_pretrained(tmp_path / "merged")  # value head and settings come with it
+    assert not any(name.startswith("net.") for name in load_file(tmp_path / "merged" / "model-00001.safetensors"))
     own, other = merged.merge_state(), tiny_policy(seed=1).merge_state()
     assert max(float((own[name] - other[name]).abs().max()) for name in own) < 1e-6
     assert not torch.equal(next(iter(own.values())), next(iter(tiny_policy(seed=0).merge_state().values())))
