@@ -188,7 +188,7 @@ class Learner:
     def _one_update(self, progress: float, callbacks: Sequence[Callback]) -> None:
         for callback in callbacks:
             callback.on_phase("collecting", self._expected_episodes())
-        rollout = self._collect(callbacks)
+        rollout = self.collect(callbacks)
         metrics = {f"rollout/{name}": value for name, value in trajectory_metrics(rollout.trajectories).items()}
         metrics["rollout/seconds"] = rollout.seconds
         metrics["rollout/steps_per_second"] = len(rollout.steps) / max(rollout.seconds, 1e-9)
@@ -237,7 +237,15 @@ class Learner:
         settings = self.rollout_settings
         return settings.hands * settings.attempts or None
 
-    def _collect(self, callbacks: Sequence[Callback]) -> Rollout:
+    def collect(self, callbacks: Sequence[Callback] = ()) -> Rollout:
+        """Play what one update learns from, with the present policy.
+
+        Args:
+            callbacks: told about every finished episode.
+
+        Returns:
+            The rollout; the same for the same weights, seed and number of the update.
+        """
         if self._collector is None:
             settings = self.rollout_settings
             self._collector = RolloutCollector(

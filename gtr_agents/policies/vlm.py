@@ -352,7 +352,7 @@ class VLMPolicy:
 
     @torch.no_grad()
     def score(
-        self, prompts: Sequence[Prompt], token_ids: Sequence[np.ndarray[Any, Any]], *, batch_size: int = 256
+        self, prompts: Sequence[Prompt], token_ids: Sequence[np.ndarray[Any, Any]], *, batch_size: int = 64
     ) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
         """Log-probabilities at temperature 1 of given answers under their own prompts, without gradient.
 
