@@ -77,7 +77,8 @@ def decode(parts: Mapping[str, Tensor], shape: torch.Size | list[int], dtype: to
     """
     n, n_kept = math.prod(shape), parts["levels"].numel()
     low, step = (end.expand(-1, BLOCK).reshape(-1)[:n_kept] for end in _steps(parts["scales"]))
-    values = (low + parts["levels"].double() * step).exp()
+    # The ends are rounded to float32: without a limit the largest number there is would come back as infinity.
+    values = (low + parts["levels"].double() * step).exp().clamp(max=torch.finfo(dtype).max)
     values = torch.where(_unpacked(parts["signs"], n_kept), -values, values)
     vector = torch.zeros(n, dtype=dtype)
     vector[_unpacked(parts["kept"], n)] = values.to(dtype)

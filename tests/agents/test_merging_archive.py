@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -34,6 +34,7 @@ def zeros(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
 
 
 @settings(max_examples=60, deadline=None)
+@example([3.4028234663852886e38], torch.float32)  # the largest number there is
 @given(
     st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=0, max_size=40),
     st.sampled_from([torch.float32, torch.float64]),
