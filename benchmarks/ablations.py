@@ -48,11 +48,19 @@ ABLATIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "own": ("rejection sampling", (SFT, "guidance.source=own_success")),
 }
 """Name: what it is in words, and what it changes."""
+DEFECTS = {
+    "stale": "defects of the released teacher: frozen after its first merge, without history, a quarter of the size",
+    "noise": "defects of the released divergence: without the picture, one token beside",
+    "hundred": "defect of the release: an unreadable answer's divergence is 100",
+}
+"""GTR-Turbo (KL) with defects of the public reference code, which only the tests know."""
+WORDS = {name: words for name, (words, _) in ABLATIONS.items()} | DEFECTS
 
 
-def gtr(*arguments: str) -> None:
-    """Run the gtr command of this Python."""
-    subprocess.run([sys.executable, "-m", "gtr_agents.cli", *arguments], check=True)  # noqa: S603 - our own command
+def gtr(*arguments: str, defect: str | None = None) -> None:
+    """Run the gtr command of this Python, with a defect if one is named."""
+    program = ["tests/agents/defects.py", defect] if defect else ["-m", "gtr_agents.cli"]
+    subprocess.run([sys.executable, *program, *arguments], check=True)  # noqa: S603 - our own command
 
 
 def run(folder: Path, jobs: int, overrides: list[str]) -> None:
@@ -65,10 +73,11 @@ def run(folder: Path, jobs: int, overrides: list[str]) -> None:
         out = folder / f"{name}-s{seed}"
         if not is_complete(out):
             given = ["--start", str(start), "--seed", str(seed), "--out", str(out), "--overwrite"]
-            gtr("train", PRESET, *given, *options([*ABLATIONS[name][1], *overrides]))
+            changes = ABLATIONS[name][1] if name in ABLATIONS else ()
+            gtr("train", PRESET, *given, *options([*changes, *overrides]), defect=name if name in DEFECTS else None)
 
     with ThreadPoolExecutor(jobs) as pool:
-        for future in [pool.submit(one, name, seed) for seed in SEEDS for name in ABLATIONS]:
+        for future in [pool.submit(one, name, seed) for seed in SEEDS for name in WORDS]:
             future.result()
 
 
@@ -81,7 +90,7 @@ def late_success(run: dict[str, Any], updates: int = 3) -> float:
 def rows() -> list[dict[str, Any]]:
     """One row for every ablation that has a complete run: its runs together, and the spread over their seeds."""
     found = []
-    for name, (words, _) in ABLATIONS.items():
+    for name, words in WORDS.items():
         runs = summaries(DATA, f"{name}-s[0-9]*")
         if not runs:
             continue

@@ -205,6 +205,7 @@ def test_the_gtr_baseline_trains_against_it(server: PolicyServer, schooled: Path
     assert metrics[1]["guidance/dataset"] == metrics[0]["guidance/samples"] + metrics[1]["guidance/samples"]
 
 
+@pytest.mark.usefixtures("ctrl_c_is_heard")
 def test_the_command_serves_until_it_is_interrupted(schooled: Path) -> None:
     command = [sys.executable, "-u", "-m", "gtr_agents.cli", "serve", str(schooled), "--port", "0"]
     environment = os.environ | {"SDL_VIDEODRIVER": "dummy"}
@@ -220,7 +221,10 @@ def test_the_command_serves_until_it_is_interrupted(schooled: Path) -> None:
         assert connection.getresponse().read().startswith(b'{"object": "list"')
         connection.close()
         process.send_signal(signal.SIGINT)
-        out, errors = process.communicate(timeout=30)
+        try:
+            out, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()  # leaving the block waits for it
     assert "Stopped after 0 answers." in out
     assert (process.returncode, errors) == (0, "")
 
