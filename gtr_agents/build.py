@@ -7,7 +7,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from gtr_agents.algorithms.base import MakeEnv, text_env_maker
+from gtr_agents.algorithms.base import MakeEnv, check_guidance, text_env_maker
 from gtr_agents.algorithms.ppo import PPO
 from gtr_agents.config import RunConfig
 from gtr_agents.evaluation import Evaluator, episode_seeds
@@ -132,6 +132,20 @@ def build_evaluator(config: RunConfig, env_id: str | None = None) -> Evaluator:
         split=config.evaluation.split,
         n_envs=config.evaluation.n_envs,
     )
+
+
+def check_parts(config: RunConfig) -> str | None:
+    """Raise or tell now what would otherwise be found after a long supervised start.
+
+    Returns:
+        A warning, or None.
+
+    Raises:
+        GtrError: if a part of the configuration cannot be built, or guidance and teacher do not fit.
+    """
+    thinker = build_thinker(config)
+    check_guidance(build_guidance(config), build_teacher(config), thinker)
+    return None if thinker is None else thinker.check()
 
 
 def build_algorithm(config: RunConfig, policy: VLMPolicy, seed: int, folder: Path | None = None) -> PPO:

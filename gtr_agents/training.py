@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gtr_agents.algorithms.base import Learner, text_env_maker
-from gtr_agents.build import build_algorithm, build_evaluator, build_policy, training_env
+from gtr_agents.build import build_algorithm, build_evaluator, build_policy, check_parts, training_env
 from gtr_agents.config import RunConfig, as_dict
 from gtr_agents.curves import TEACHER_LEAD
 from gtr_agents.demonstrations import demonstrations
@@ -214,6 +214,8 @@ def train(
         run.forget_after(algorithm.n_updates)
         display.message(f"Resuming {run.path} after update {algorithm.n_updates}.")
     else:
+        if warning := check_parts(config):
+            display.message(warning)
         run.write_config(run_record(config, preset, seed, overrides))
         started = time.perf_counter()
         policy = build_policy(config, seed, start) if start else supervised_start(config, seed, display, run)

@@ -73,6 +73,22 @@ def signals_held() -> Iterator[None]:
         signal.raise_signal(late)
 
 
+def check_guidance(guidance: Guidance | None, teacher: Teacher | None, thinker: Thinker | None) -> None:
+    """Check that guidance can be given what it asks for.
+
+    Raises:
+        ConfigError: if the guidance needs a teacher of another kind than is given.
+    """
+    if guidance is not None and guidance.needs == "scores" and (teacher is None or thinker is not None):
+        asked = "only writes thoughts" if thinker is not None else "is missing"
+        raise ConfigError(
+            f"{type(guidance).__name__} needs a teacher that scores tokens, but the teacher {asked}: pass "
+            "teacher=TeacherManager()" + (" and no thinker, or guide by ThoughtSFT()." if thinker else ".")
+        )
+    if guidance is not None and guidance.needs == "thoughts" and teacher is None and thinker is None:
+        raise ConfigError(f"{type(guidance).__name__} needs a teacher: pass teacher=TeacherManager(), or a thinker.")
+
+
 class Callback(Protocol):
     """What may watch a run. Raising ``KeyboardInterrupt`` ends it after the current update's state is consistent."""
 
@@ -118,16 +134,7 @@ class Learner:
         thinker: Thinker | None = None,
         seed: int = 0,
     ) -> None:
-        if guidance is not None and guidance.needs == "scores" and (teacher is None or thinker is not None):
-            asked = "only writes thoughts" if thinker is not None else "is missing"
-            raise ConfigError(
-                f"{type(guidance).__name__} needs a teacher that scores tokens, but the teacher {asked}: pass "
-                "teacher=TeacherManager()" + (" and no thinker, or guide by ThoughtSFT()." if thinker else ".")
-            )
-        if guidance is not None and guidance.needs == "thoughts" and teacher is None and thinker is None:
-            raise ConfigError(
-                f"{type(guidance).__name__} needs a teacher: pass teacher=TeacherManager(), or a thinker."
-            )
+        check_guidance(guidance, teacher, thinker)
         self.policy = policy
         self.rollout_settings = rollout or RolloutSettings()
         self.guidance = guidance

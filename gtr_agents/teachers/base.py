@@ -52,6 +52,10 @@ class Thinker(Protocol):
     needs_expert: bool
     """True if the collector must note what the environment's expert would answer in every step."""
 
+    def check(self) -> str | None:
+        """Look whether it can be asked; a warning if not, or an exception if it was told to stop the run then."""
+        ...
+
     def think(
         self, steps: Sequence[Step], template: PromptTemplate, on_done: Callable[[int], None] | None = None
     ) -> list[Correction]:

@@ -109,13 +109,23 @@ class ChatClient:
             return f"the budget of {s.budget_usd:.2f} USD is spent"
         return None
 
+    def problem(self) -> str | None:
+        """Say why calls would fail now, None if nothing is known to be wrong. Asks for the list of models, no more."""
+        try:
+            with httpx2.Client(timeout=min(5.0, self.settings.timeout_s), headers=self._headers()) as http:
+                status = http.get(self.settings.base_url.rstrip("/") + "/models").status_code
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            return f"{type(error).__name__}: {error}"
+        return f"it refuses the key (status {status})" if status in (401, 403) else None
+
+    def _headers(self) -> dict[str, str]:
+        key = os.environ.get(self.settings.api_key_env, "")
+        return {"Authorization": f"Bearer {key}"} if key else {}
+
     def start(self) -> None:
         """Open the connection pool."""
-        key = os.environ.get(self.settings.api_key_env, "")
         self._stopping.clear()
-        self._http = httpx2.Client(
-            timeout=self.settings.timeout_s, headers={"Authorization": f"Bearer {key}"} if key else {}
-        )
+        self._http = httpx2.Client(timeout=self.settings.timeout_s, headers=self._headers())
 
     def stop(self) -> None:
         """Close it; calls under way fail, waits end."""

@@ -34,6 +34,26 @@ class ExternalTeacher:
         self._failures = 0
         self._in_a_row = 0
 
+    def check(self) -> str | None:
+        """Look whether the service can be asked, before anything long begins.
+
+        Returns:
+            A warning, or None if nothing is known to be wrong.
+
+        Raises:
+            TeacherError: If it cannot, and the settings say to stop then.
+        """
+        if (problem := self._client.problem()) is None:
+            return None
+        s = self.settings
+        told = (
+            f"The external teacher at {self._client.url} cannot be asked: {problem}. Is it running, and is the key in "
+            f"${s.api_key_env} right?"
+        )
+        if s.on_failure == "stop":
+            raise TeacherError(told)
+        return f"{told} Training begins without it, and asks again in every update (teacher.external.on_failure=skip)."
+
     def think(
         self, steps: Sequence[Step], template: PromptTemplate, on_done: Callable[[int], None] | None = None
     ) -> list[Correction]:

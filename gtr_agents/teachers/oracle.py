@@ -20,6 +20,10 @@ class OracleTeacher:
 
     needs_expert = True
 
+    def check(self) -> str | None:
+        """Return None: it can always be asked."""
+        return None
+
     def think(
         self, steps: Sequence[Step], template: PromptTemplate, on_done: Callable[[int], None] | None = None
     ) -> list[Correction]:

@@ -32,6 +32,7 @@ class ScriptedServer:
 
     def __init__(self, rule: Callable[[int, dict[str, Any]], Reply]) -> None:
         self.rule = rule
+        self.get_status = 200
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.times: list[float] = []
@@ -59,6 +60,10 @@ class ScriptedServer:
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
+
+            def do_GET(self) -> None:
+                self.send_response(outer.get_status)
+                self.end_headers()
 
             def log_message(self, format: str, *args: object) -> None: ...
 

@@ -20,7 +20,7 @@ from small_models import prompts_of, text_env
 
 from gtr_agents.algorithms.base import RolloutSettings
 from gtr_agents.algorithms.ppo import PPO, PPOSettings
-from gtr_agents.errors import TeacherError
+from gtr_agents.errors import ConfigError, TeacherError
 from gtr_agents.guidance.thought_sft import ThoughtSFT
 from gtr_agents.parsing import parse_answer
 from gtr_agents.policies.vlm import VLMPolicy
@@ -48,6 +48,39 @@ def teacher_at(server: ScriptedServer | str, **options: Any) -> ExternalTeacher:
 
 def verdict(**fields: Any) -> str:
     return json.dumps({"ok": False, "solvable": None, "target": None, "correction": None} | fields)
+
+
+# --- before anything is sent -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("status", "fine"), [(200, True), (404, True), (401, False), (403, False)])
+def test_a_service_that_refuses_the_key_is_known_before_training(status: int, fine: bool) -> None:
+    with scripted() as server:
+        server.get_status = status
+        warning = teacher_at(server).check()
+        assert (warning is None) is fine
+        if warning is not None:
+            assert f"status {status}" in warning
+            with pytest.raises(TeacherError, match=r"refuses the key.*OPENAI_API_KEY"):
+                teacher_at(server, on_failure="stop").check()
+    assert server.bodies == []
+
+
+def test_a_service_that_is_not_there_is_known_before_the_supervised_start() -> None:
+    from gtr_agents.build import check_parts
+    from gtr_agents.config import load_config
+
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
+    external = ["teacher.name=external", f"teacher.external.base_url={url}"]
+    options = ["guidance.name=thought_sft", *external]
+    assert "Training begins without it" in str(check_parts(load_config("tiny-points24", options)))
+    with pytest.raises(TeacherError, match=r"cannot be asked.*Is it running"):
+        check_parts(load_config("tiny-points24", [*options, "teacher.external.on_failure=stop"]))
+    with pytest.raises(ConfigError, match="needs a teacher that scores tokens"):
+        check_parts(load_config("tiny-points24", external))
+    assert check_parts(load_config("tiny-points24")) is None
 
 
 # --- what is sent ----------------------------------------------------------------------------------------------------
