@@ -124,7 +124,7 @@ def run(study: Study, folder: Path, jobs: int, overrides: list[str]) -> None:
 def long(study: Study, folder: Path, updates: int, overrides: list[str]) -> None:
     """Train GTR-Turbo (KL) for many updates; what was stopped goes on from its last checkpoint."""
     out = folder / "long-gtr-turbo-kl-s1"
-    if (out / "checkpoints" / "last").is_dir() and not is_complete(out):
+    if (out / "checkpoints" / "start").is_dir() and not is_complete(out):
         gtr("train", "--resume", str(out))
     elif not is_complete(out):
         sets = options([f"updates={updates}", "evaluation.every=10", *overrides])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -66,6 +67,7 @@ def sft(
     from gtr_agents.config import load_config
     from gtr_agents.display import TrainingDisplay
     from gtr_agents.recorder import RunFolder
+    from gtr_agents.run_checkpoints import RunCheckpoints
     from gtr_agents.training import prepare, run_record, supervised_start
 
     config = load_config(preset, overrides)
@@ -75,8 +77,9 @@ def sft(
     prepare(config.threads)
     with RunFolder(folder) as run, TrainingDisplay(0, f"SFT {preset}", enabled=not quiet) as display:
         run.write_config(run_record(config, preset, seed, overrides))
+        started = time.perf_counter()
         policy = supervised_start(config, seed, display, run)
-        policy.save(folder / "checkpoints" / "start")
+        RunCheckpoints(folder).save_start(policy, time.perf_counter() - started)
     _console().print(
         f"Start model saved to {folder}/checkpoints/start. Next: gtr eval {folder} or gtr train --start.",
         soft_wrap=True,
@@ -127,10 +130,10 @@ def _run_training(
     *,
     overwrite: bool,
 ) -> None:
-    from gtr_agents.commands import model_folder
     from gtr_agents.config import load_config
     from gtr_agents.display import TrainingDisplay
     from gtr_agents.recorder import RunFolder
+    from gtr_agents.run_checkpoints import model_folder
     from gtr_agents.training import train as run_training
 
     config = load_config(preset, overrides)
@@ -141,17 +144,17 @@ def _run_training(
     with RunFolder(folder) as run, TrainingDisplay(config.updates, title, enabled=not quiet) as display:
         try:
             summary = run_training(config, run, display, seed=seed, preset=preset, start=model, overrides=overrides)
-        except KeyboardInterrupt:  # before the first update; later ones are saved and summarised
-            display.message(_before_training(folder, preset))
+        except KeyboardInterrupt:  # not during the updates, which end in a summary then
+            display.message(_outside_training(folder))
             raise
     _finish(folder, summary)
 
 
-def _before_training(folder: Path, preset: str) -> str:
-    """What an interruption before the first update leaves, and how to go on."""
+def _outside_training(folder: Path) -> str:
+    """What an interruption outside the updates leaves, and how to go on."""
     if (folder / "checkpoints" / "start").is_dir():
-        return f"The start model is saved. Go on with: gtr train {preset} --start {folder} --out ANOTHER_FOLDER"
-    return "Interrupted during the supervised start: nothing is saved. Start again with --overwrite."
+        return f"Interrupted, but the model is saved. Go on with: gtr train --resume {folder}"
+    return f"Interrupted during the supervised start, which begins anew with: gtr train --resume {folder}"
 
 
 def _resume(folder: Path, quiet: bool) -> None:
@@ -164,7 +167,19 @@ def _resume(folder: Path, quiet: bool) -> None:
         record = run.config()
         config: RunConfig = resolve(record["config"])
         with TrainingDisplay(config.updates, f"{config.env.id} · resumed", enabled=not quiet) as display:
-            summary = run_training(config, run, display, seed=record["seed"], preset=record["preset"], resume=True)
+            try:
+                summary = run_training(
+                    config,
+                    run,
+                    display,
+                    seed=record["seed"],
+                    preset=record["preset"],
+                    start=record.get("start"),
+                    resume=True,
+                )
+            except KeyboardInterrupt:
+                display.message(_outside_training(folder))
+                raise
     _finish(folder, summary)
 
 
@@ -346,8 +361,9 @@ def merge(
         dry_run: check everything that needs no data and show what would be done; write nothing.
         quiet: no progress.
     """
-    from gtr_agents.commands import merge_checkpoints, model_folder, parse_size
+    from gtr_agents.commands import merge_checkpoints, parse_size
     from gtr_agents.merging.merge_files import FileMerge, Recipe
+    from gtr_agents.run_checkpoints import model_folder
 
     recipe = Recipe(method, weights or None, density, lam, election, dialect, seed)
     job = FileMerge(

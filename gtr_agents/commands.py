@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gtr_agents.errors import CheckpointError, ConfigError
 from gtr_agents.recorder import RunFolder
+from gtr_agents.run_checkpoints import model_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,14 +20,6 @@ if TYPE_CHECKING:
     from gtr_agents.evaluation import EvaluationResult, Split
     from gtr_agents.merging.merge_files import FileMerge
     from gtr_agents.merging.state_dict import StateDict
-
-
-def model_folder(path: Path) -> Path:
-    """Find the model in a run folder (its newest checkpoint), or take the folder itself."""
-    for part in ("last", "start"):
-        if (path / "checkpoints" / part).is_dir():
-            return path / "checkpoints" / part
-    return path
 
 
 def evaluate_model(

@@ -164,6 +164,10 @@ class RunConfig:
     """Stop training after this many minutes, at the end of an update; 0 never. Makes results depend on the machine."""
     checkpoint_every: PositiveInt = 5
     """Save a checkpoint to resume from after every so many updates (and at the end, and when interrupted)."""
+    keep_checkpoints: PositiveInt = 2
+    """How many of the newest checkpoints stay; if the newest is damaged, the one before is used."""
+    keep_checkpoint_every: NonNegativeInt = 0
+    """Checkpoints of every so many updates stay as well, e.g. to merge them; 0 keeps none of them."""
     threads: NonNegativeInt = 0
     """CPU threads of torch; 0 leaves torch's choice."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)

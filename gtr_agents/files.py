@@ -43,7 +43,7 @@ def link_file(source: Path, target: Path) -> None:
 def publish_folder(fresh: Path, target: Path) -> None:
     """Give a finished folder its final name: hash and flush its files, then rename; an older one is replaced.
 
-    A crash leaves the old folder under its own name or, between the two renames, as ``NAME.old``.
+    A crash leaves the old folder under its own name; only between the two renames of a replacement there is none.
 
     Args:
         fresh: the finished folder, beside the target.
@@ -72,7 +72,11 @@ def check_folder(folder: Path) -> None:
     record = folder / HASHES
     if not record.is_file():
         raise CheckpointError(f"{folder} is not a complete checkpoint: {HASHES} is missing.")
-    for name, expected in json.loads(record.read_text(encoding="utf-8")).items():
+    try:
+        hashes = json.loads(record.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{record} is damaged: {error}") from error
+    for name, expected in hashes.items():
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder} is incomplete: {name} is missing; use another checkpoint.")
         if sha256(folder / name) != expected:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
 SUMMARY_FILE = "summary.json"
+START_FILE = "start.json"
 EPISODES_FOLDER = "episodes"
 EVALUATIONS_FOLDER = "evaluations"
 FRAMES_FOLDER = "frames"
@@ -97,6 +98,15 @@ class RunFolder:
         """
         _write_json(self.path / SUMMARY_FILE, summary)
 
+    def write_start(self, results: Mapping[str, Any]) -> None:
+        """Write ``start.json``: what the start model's evaluation adds to the summary, for a run that is resumed."""
+        _write_json(self.path / START_FILE, results)
+
+    def start(self) -> dict[str, Any] | None:
+        """Read ``start.json``; None if the start model was not evaluated yet."""
+        path = self.path / START_FILE
+        return _read_json(path, "Delete it, and resume the run.") if path.is_file() else None
+
     def write_evaluation(self, name: str, episodes: Iterable[Mapping[str, Any]]) -> None:
         """Write ``evaluations/<name>.jsonl``: what came of every episode of an evaluation.
 
@@ -159,17 +169,28 @@ class RunFolder:
         """
         return list(_read_lines(self.path / METRICS_FILE))
 
-    def forget_after(self, update: int) -> None:
-        """Drop the lines of later updates: a run that resumes from an earlier checkpoint writes them again.
+    def forget_after(self, update: int | None) -> None:
+        """Drop what a run that resumes will write again: everything after a checkpoint.
 
         Args:
-            update: The last update to keep; lines that name no update (of the supervised start) stay.
+            update: The update of the checkpoint; 0 is the start model after its evaluation, -1 before it. The final
+                evaluation of an update comes after its checkpoint. Lines that name no update (of the supervised start)
+                stay. None begins the run anew.
         """
-        kept = [line for line in self.metrics() if line.get("update", 0) <= update]
+        kept: list[dict[str, Any]] = []
+        seen: set[int] = set()
+        for line in self.metrics() if update is not None else ():
+            if "update" not in line or (line["update"] <= update and line["update"] not in seen):
+                kept.append(line)
+                seen.add(line.get("update", -1))
         self.close()
-        temporary = self.path / f"{METRICS_FILE}.tmp"
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        temporary.replace(self.path / METRICS_FILE)
+        if update is None:
+            (self.path / START_FILE).unlink(missing_ok=True)
+        if (self.path / METRICS_FILE).exists():
+            _write_text(self.path / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in kept))
+        for file in (self.path / EPISODES_FOLDER).glob("update-*.jsonl"):  # episodes are recorded by evaluations
+            if update is None or update < 0 or int(file.stem.removeprefix("update-")) > 0:
+                file.unlink()
 
     def record_episode(
         self,

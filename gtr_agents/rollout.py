@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium as gym
 
-from gtr_agents.errors import ConfigError
+from gtr_agents.errors import CheckpointError, ConfigError
 from gtr_agents.types import Prompt, Response, Rollout, Step, Trajectory
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class _Slot:
     trajectory: Trajectory | None = None
     prompt: Prompt | None = None
     info: dict[str, Any] = field(default_factory=dict)
+    actions: list[str] = field(default_factory=list)
+    """What was done since the reset: with the seed, it leads back to the same state."""
 
 
 class RolloutCollector:
@@ -162,6 +165,58 @@ class RolloutCollector:
             )
         return Rollout(trajectories, time.perf_counter() - started)
 
+    def running(self) -> list[dict[str, Any] | None]:
+        """Describe the running episodes, for a checkpoint between two calls of :meth:`play_steps`.
+
+        Returns:
+            What :meth:`resume` needs, as JSON holds it, one entry per environment; None where no episode is running.
+        """
+        episodes: list[dict[str, Any] | None] = []
+        for slot in self._slots:
+            part, prompt = slot.trajectory, slot.prompt
+            if part is None or prompt is None:
+                episodes.append(None)
+                continue
+            episodes.append(
+                {
+                    "seed": part.seed,
+                    "actions": list(slot.actions),
+                    "earlier_return": part.earlier_return,
+                    "prompt": _digest(prompt),
+                }
+            )
+        return episodes
+
+    def resume(self, policy: Actor, episodes: Sequence[Mapping[str, Any] | None]) -> None:
+        """Bring the environments back to where they were, by the same seeds and actions.
+
+        Args:
+            policy: whose prompts were shown.
+            episodes: what :meth:`running` returned.
+
+        Raises:
+            CheckpointError: if an environment does not come back to the same state.
+        """
+        for slot, episode in zip(self._slots, episodes, strict=True):
+            if episode is None:
+                continue
+            self._reset(slot, policy, episode["seed"])
+            ended = False
+            for action in episode["actions"]:
+                observation, _, terminated, truncated, info = slot.env.step(action)
+                ended = ended or terminated or truncated
+                self._see(slot, policy, observation, info)
+            assert slot.trajectory is not None
+            assert slot.prompt is not None
+            if ended or _digest(slot.prompt) != episode["prompt"]:
+                raise CheckpointError(
+                    f"Environment {slot.index} (seed {episode['seed']}) did not come back to its state after "
+                    f"{len(episode['actions'])} actions: reset(seed=...) and the same actions must lead to the same "
+                    "observation. Was the environment, or its version, changed since the checkpoint?"
+                )
+            slot.actions = list(episode["actions"])
+            slot.trajectory.earlier_return = episode["earlier_return"]
+
     def close(self) -> None:
         """Close all environments."""
         for slot in self._slots:
@@ -170,6 +225,7 @@ class RolloutCollector:
     def _reset(self, slot: _Slot, policy: Actor, seed: int) -> None:
         observation, info = slot.env.reset(seed=seed)
         slot.trajectory = Trajectory([], 0.0, seed, slot.index, solvable=info.get("solvable"))
+        slot.actions = []
         self._see(slot, policy, observation, info)
 
     def _see(self, slot: _Slot, policy: Actor, observation: dict[str, Any], info: dict[str, Any]) -> None:
@@ -187,7 +243,9 @@ class RolloutCollector:
             finding = _audited(slot.env, response)
             expert_answer = _expert_answer(slot.env, policy.template) if self.ask_expert else None
             # An unreadable answer is an illegal action with the environment's own penalty, never a random one.
-            observation, reward, terminated, truncated, info = slot.env.step(response.answer.action or "")
+            action = response.answer.action or ""
+            observation, reward, terminated, truncated, info = slot.env.step(action)
+            slot.actions.append(action)
             slot.trajectory.steps.append(
                 Step(
                     prompt=prompt,
@@ -212,6 +270,11 @@ class RolloutCollector:
         for (_, trajectory), value in zip(cut, policy.predict_values(final_prompts) if cut else [], strict=True):
             trajectory.bootstrap_value = float(value)
         return finished
+
+
+def _digest(prompt: Prompt) -> str:
+    """Fingerprint of what a policy is shown."""
+    return hashlib.sha256(prompt.text.encode() + prompt.image.tobytes()).hexdigest()
 
 
 def _expert_answer(env: gym.Env[Any, Any], template: PromptTemplate) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
@@ -26,6 +25,7 @@ from gtr_agents.errors import ConfigError, TeacherError
 from gtr_agents.evaluation import EvaluationResult, Evaluator, replay_frames
 from gtr_agents.recall import train_recall
 from gtr_agents.recorder import RunFolder
+from gtr_agents.run_checkpoints import RunCheckpoints
 from gtr_agents.seeding import numpy_generator
 from gtr_agents.sft import train_sft
 from gtr_agents.teachers import THINKERS
@@ -105,8 +105,16 @@ def supervised_start(config: RunConfig, seed: int, display: TrainingDisplay, log
 class _Watcher:
     """Writes metrics, evaluates in between, keeps checkpoints, and shows all of it."""
 
-    def __init__(self, config: RunConfig, run: RunFolder, display: TrainingDisplay, evaluator: Evaluator) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        run: RunFolder,
+        display: TrainingDisplay,
+        evaluator: Evaluator,
+        checkpoints: RunCheckpoints,
+    ) -> None:
         self.config, self.run, self.display, self.evaluator = config, run, display, evaluator
+        self.checkpoints = checkpoints
         self.started = time.perf_counter()
         self.deadline = float("inf")
 
@@ -129,7 +137,7 @@ class _Watcher:
         self.run.log(metrics)
         self.display.update(metrics)
         if learner.n_updates % self.config.checkpoint_every == 0:
-            learner.save(checkpoint_folder(self.run))
+            self.checkpoints.save(learner)
         if time.perf_counter() > self.deadline:
             raise _TimeUp
 
@@ -153,11 +161,6 @@ class _Watcher:
 
     def _tick(self, _trajectory: object) -> None:
         self.display.advance()
-
-
-def checkpoint_folder(run: RunFolder) -> Path:
-    """Where a run keeps the checkpoint that it resumes from."""
-    return run.path / "checkpoints" / "last"
 
 
 def prefixed(prefix: str, result: EvaluationResult) -> dict[str, float]:
@@ -196,33 +199,37 @@ def train(
         seed: seed of the run.
         preset: name of the preset, for the record.
         start: model folder to start from instead of supervised training.
-        resume: go on from the checkpoint in ``run``.
+        resume: go on from the newest whole checkpoint in ``run``, or from wherever it stopped before the first one.
         overrides: the overrides that were given, for the record.
 
     Returns:
         The summary, as written to ``summary.json``.
     """
     prepare(config.threads)
-    checkpoint = checkpoint_folder(run)
+    checkpoints = RunCheckpoints(run.path, config.keep_checkpoints, config.keep_checkpoint_every)
     sums = run.path / "accumulators"
-    evaluator = build_evaluator(config)
-    watcher = _Watcher(config, run, display, evaluator)
+    watcher = _Watcher(config, run, display, build_evaluator(config), checkpoints)
+    checkpoint = None
     if resume:
-        algorithm = build_algorithm(config, build_policy(config, seed, checkpoint), seed, sums)
-        algorithm.restore(checkpoint)
-        before = _read_result(run.path / "start.json")
-        run.forget_after(algorithm.n_updates)
-        display.message(f"Resuming {run.path} after update {algorithm.n_updates}.")
+        checkpoints.clear_halves()
+        checkpoint = checkpoints.newest(display.message)
     else:
         if warning := check_parts(config):
             display.message(warning)
-        run.write_config(run_record(config, preset, seed, overrides))
-        started = time.perf_counter()
-        policy = build_policy(config, seed, start) if start else supervised_start(config, seed, display, run)
-        sft_seconds = time.perf_counter() - started
-        policy.save(run.path / "checkpoints" / "start")
-        algorithm = build_algorithm(config, policy, seed, sums)
-        before = _start_evaluation(config, run, watcher, algorithm, sft_seconds)
+        run.write_config(run_record(config, preset, seed, overrides, start))
+    if checkpoint is not None:
+        algorithm = build_algorithm(config, build_policy(config, seed, checkpoint), seed, sums)
+        algorithm.restore(checkpoint)
+        run.forget_after(algorithm.n_updates)
+        before = run.start()
+        assert before is not None  # it is evaluated before the first update
+        display.message(f"Resuming {run.path} after update {algorithm.n_updates}.")
+    else:
+        _make_start(config, run, checkpoints, display, seed, start)
+        algorithm = build_algorithm(config, build_policy(config, seed, checkpoints.start), seed, sums)
+        before = run.start()
+        run.forget_after(-1 if before is None else 0)
+        before = before or _start_evaluation(config, run, watcher, algorithm)
     watcher.start_clock(config.max_minutes)
     started = time.perf_counter()
     interrupted = False
@@ -234,12 +241,12 @@ def train(
         interrupted = True
         display.message("Interrupted: saving. Press Ctrl-C again to stop at once.")
     except TeacherError:
-        algorithm.save(checkpoint)
+        checkpoints.save(algorithm)
         display.message(f"Stopped by the teacher; saved after {algorithm.n_updates} updates. Go on with --resume.")
         raise
     train_seconds = time.perf_counter() - started
     display.phase("saving")
-    algorithm.save(checkpoint)
+    checkpoints.save(algorithm)
     summary = {
         "preset": preset,
         "env": config.env.id,
@@ -261,9 +268,25 @@ def train(
     return summary
 
 
-def _start_evaluation(
-    config: RunConfig, run: RunFolder, watcher: _Watcher, algorithm: Learner, sft_seconds: float
-) -> dict[str, Any]:
+def _make_start(
+    config: RunConfig,
+    run: RunFolder,
+    checkpoints: RunCheckpoints,
+    display: TrainingDisplay,
+    seed: int,
+    start: str | Path | None,
+) -> None:
+    """Make and save the model before the first update, unless a run that is resumed has it already."""
+    if checkpoints.has_start():
+        display.message(f"Resuming {run.path} from its start model.")
+        return
+    run.forget_after(None)
+    started = time.perf_counter()
+    policy = build_policy(config, seed, start) if start else supervised_start(config, seed, display, run)
+    checkpoints.save_start(policy, time.perf_counter() - started)
+
+
+def _start_evaluation(config: RunConfig, run: RunFolder, watcher: _Watcher, algorithm: Learner) -> dict[str, Any]:
     """Evaluate the start model; also written to ``start.json``, for a run that is resumed."""
     sampled = watcher.evaluate(algorithm.policy, "the start")
     greedy = watcher.evaluate(algorithm.policy, "the start, greedy", greedy=True)
@@ -278,11 +301,11 @@ def _start_evaluation(
     record_samples(config, run, sampled, algorithm.policy, 0, "start")
     before = {
         "episodes": len(sampled.trajectories),
-        "sft_seconds": round(sft_seconds, 1),
+        "sft_seconds": watcher.checkpoints.start_seconds(),
         **_rates("before", sampled),
         "success_rate_before_greedy": greedy.success_rate,
     }
-    (run.path / "start.json").write_text(json.dumps(before, indent=2) + "\n", encoding="utf-8")
+    run.write_start(before)
     return before
 
 
@@ -358,13 +381,16 @@ def record_samples(
         )
 
 
-def run_record(config: RunConfig, preset: str, seed: int, overrides: Iterable[str]) -> dict[str, Any]:
+def run_record(
+    config: RunConfig, preset: str, seed: int, overrides: Iterable[str], start: str | Path | None = None
+) -> dict[str, Any]:
     """What ``config.json`` holds: the resolved configuration and where it came from."""
     return {
         "config": as_dict(config),
         "preset": preset,
         "overrides": list(overrides),
         "seed": seed,
+        "start": None if start is None else str(start),
         "versions": {"python": platform.python_version(), **_versions()},
         "git": _git_state(),
         "machine": {"cpus": os.cpu_count(), "threads": torch.get_num_threads(), "platform": platform.platform()},
@@ -400,10 +426,3 @@ def _git_state() -> dict[str, Any]:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return {}
-
-
-def _read_result(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ConfigError(f"{path.parent} cannot be resumed: it has no {path.name} (it stopped before training began).")
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return result

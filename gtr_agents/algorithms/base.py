@@ -146,7 +146,8 @@ class Learner:
         self._make_env = text_env_maker(env, env_kwargs)
         self._collector: RolloutCollector | None = None
         self._instructions: str | None = None
-        self._tasks = self._task_seeds()
+        self._tasks = _TaskSeeds(seed)
+        self._running: list[Any] | None = None
 
     # --- to be provided by the algorithm -----------------------------------------------------------------------------
 
@@ -261,6 +262,9 @@ class Learner:
                 (settings.format_valid, settings.format_invalid),
                 ask_expert=self.thinker is not None and self.thinker.needs_expert,
             )
+            if self._running is not None:
+                self._collector.resume(self.policy, self._running)
+                self._running = None
         generator = torch_generator(self.seed, "sampling", self.n_updates)
 
         def report(_trajectory: object) -> None:
@@ -273,11 +277,6 @@ class Learner:
             return self._collector.play_episodes(self.policy, seeds, generator=generator, on_episode=report)
         n_steps = self.rollout_settings.n_steps
         return self._collector.play_steps(self.policy, n_steps, self._tasks, generator=generator, on_episode=report)
-
-    def _task_seeds(self) -> Iterator[int]:
-        rng = numpy_generator(self.seed, "tasks")
-        while True:
-            yield int(rng.integers(2**31))
 
     def teacher_view(self, callbacks: Sequence[Callback] = ()) -> LearnerTeacher:
         """The present teacher, as guidance asks it.
@@ -331,8 +330,11 @@ class Learner:
         tensors, numbers = _flatten(self.state())
         _save_tensors(tensors, fresh / "algorithm.safetensors")
         counters = {"n_updates": self.n_updates, "num_timesteps": self.num_timesteps, "seed": self.seed}
-        settings = {"algorithm": type(self).__name__, "rollout": asdict(self.rollout_settings)}
-        thinker = {} if self.thinker is None else {"thinker": self.thinker.state()}
+        settings: dict[str, Any] = {"algorithm": type(self).__name__, "rollout": asdict(self.rollout_settings)}
+        thinker: dict[str, Any] = {} if self.thinker is None else {"thinker": self.thinker.state()}
+        if not self.rollout_settings.hands:  # episodes go on in the next update
+            running = self._collector.running() if self._collector is not None else self._running
+            settings |= {"tasks_drawn": self._tasks.drawn, "running": running}
         (fresh / "algorithm.json").write_text(
             json.dumps(counters | settings | thinker | {"state": numbers}, indent=2) + "\n", encoding="utf-8"
         )
@@ -361,6 +363,9 @@ class Learner:
             self.guidance.load(folder / "guidance")
         if self.thinker is not None and "thinker" in saved:
             self.thinker.load_state(saved["thinker"])
+        self._tasks = _TaskSeeds(self.seed, saved.get("tasks_drawn", 0))
+        self._running = saved.get("running")
+        self._collector = None
 
     def predict(
         self, observation: Mapping[str, Any], info: Mapping[str, Any] | None = None, *, deterministic: bool = True
@@ -380,6 +385,23 @@ class Learner:
         prompt = self.policy.template.render(observation, legal, self._instructions)
         generator = None if deterministic else torch_generator(self.seed, "predict")
         return self.policy.act([prompt], generator=generator)[0].answer.action or ""
+
+
+class _TaskSeeds:
+    """The reset seeds of a run's episodes, in their order, where episodes are not dealt per update."""
+
+    def __init__(self, seed: int, drawn: int = 0) -> None:
+        self.drawn = 0
+        self._rng = numpy_generator(seed, "tasks")
+        for _ in range(drawn):
+            next(self)
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        self.drawn += 1
+        return int(self._rng.integers(2**31))
 
 
 def text_env_maker(env: str | MakeEnv, env_kwargs: Mapping[str, Any] | None = None) -> MakeEnv:

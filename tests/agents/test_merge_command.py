@@ -22,6 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from gtr_agents import cli
 from gtr_agents.commands import parse_size
 from gtr_agents.errors import CheckpointError, ConfigError, GtrError, MergeError, UnknownNameError
+from gtr_agents.files import publish_folder
 from gtr_agents.merging import ShardedState, merge, merge_files, write_shards
 from gtr_agents.merging.lora import LoraDeltas, ZeroState
 from gtr_agents.merging.merge_files import REPORT, FileMerge, Recipe, layer_of
@@ -439,8 +440,9 @@ def test_a_name_that_could_mean_two_tensors_means_none(tmp_path: Path) -> None:
 
 def test_runs_and_checkpoints_of_ours_are_models(tmp_path: Path, gtr: Gtr) -> None:
     tiny_policy(seed=0).save(tmp_path / "run0" / "checkpoints" / "start")
-    tiny_policy(seed=1).save(tmp_path / "run1" / "checkpoints" / "last")
-    assert gtr("run0", "run1", "run1/checkpoints/last", "--out", "merged", "--density", "1")[0] == 0
+    checkpoints = tmp_path / "run1" / "checkpoints"
+    publish_folder(tiny_policy(seed=1).save(checkpoints / "fresh"), checkpoints / "update-000003")
+    assert gtr("run0", "run1", "run1/checkpoints/update-000003", "--out", "merged", "--density", "1")[0] == 0
     merged = VLMPolicy.from_pretrained(tmp_path / "merged")  # value head and settings come with it
     assert not any(name.startswith("net.") for name in load_file(tmp_path / "merged" / "model-00001.safetensors"))
     own, other = merged.merge_state(), tiny_policy(seed=1).merge_state()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from itertools import count
 
 import pytest
 from small_models import CountingEnv, ScriptedActor, prompts_of, text_env, tiny_policy
 
+from gtr_agents.errors import CheckpointError
 from gtr_agents.rollout import RolloutCollector
 from gtr_agents.types import Trajectory
 
@@ -168,6 +170,28 @@ def test_no_step_is_lost_or_counted_twice() -> None:
     n_steps = [len(collector.play_steps(actor, 3, count()).steps) for _ in range(5)]
     assert n_steps == [4] * 5
     assert len(actor.seen) == 20
+
+
+def test_running_episodes_are_found_again_by_seed_and_actions() -> None:
+    actor, collector, other = ScriptedActor(to_three), counting(n_envs=3), counting(n_envs=3)
+    collector.play_steps(actor, 6, count())
+    saved = json.loads(json.dumps(collector.running()))
+    assert [(episode["seed"], episode["actions"]) for episode in saved] == [(n, ["up", "up"]) for n in range(3)]
+    other.resume(actor, saved)
+    assert other.running() == saved
+    rest = [c.play_steps(actor, 6, count(50)).trajectories for c in (collector, other)]
+    assert [texts(t) for t in rest[0]] == [texts(t) for t in rest[1]] == [["2", "3"]] * 3
+    assert [t.episode_return for t in rest[0]] == [t.episode_return for t in rest[1]]
+    assert [t.solvable for t in rest[0]] == [t.solvable for t in rest[1]]
+
+
+def test_an_environment_that_does_not_come_back_is_named() -> None:
+    actor, collector = ScriptedActor(to_three), counting(n_envs=1)
+    collector.play_steps(actor, 2, count())
+    (episode,) = collector.running()
+    for changed in ({"actions": ["up"]}, {"prompt": "other"}, {"actions": ["stop"]}):
+        with pytest.raises(CheckpointError, match=r"Environment 0 \(seed 0\) did not come back"):
+            counting(n_envs=1).resume(actor, [episode | changed])
 
 
 def test_playing_whole_episodes_drops_those_that_were_running() -> None:

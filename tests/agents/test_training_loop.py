@@ -95,6 +95,32 @@ def test_a_stopped_and_resumed_run_is_the_uninterrupted_one(schooled: Path, tmp_
     assert same_weights(weights, weights_of(resumed.policy))
 
 
+def test_episodes_that_were_running_go_on_after_a_break(schooled: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "settings": PPOSettings(epochs=1, minibatch_size=8, learning_rate=1e-3),
+        "rollout": RolloutSettings(n_envs=3, n_steps=9),
+    }
+    whole = Watcher()
+    algorithm = learner(VLMPolicy.from_pretrained(schooled), **options)
+    algorithm.learn(updates=4, callbacks=[whole])
+    assert not all(t.complete for rollout in whole.rollouts[:3] for t in rollout.trajectories)  # some were cut
+    first, second, third = Watcher(interrupt_at=1), Watcher(interrupt_at=2), Watcher()
+    started = learner(VLMPolicy.from_pretrained(schooled), **options)
+    for watcher, name in ((first, "one"), (second, "two")):
+        with pytest.raises(KeyboardInterrupt):
+            started.learn(updates=4, callbacks=[watcher])
+        folder = started.save(tmp_path / name)
+        started = learner(VLMPolicy.from_pretrained(folder), **options)
+        started.restore(folder)
+        again = started.save(tmp_path / f"{name} again")  # saved before it went on
+        assert (again / "algorithm.json").read_text() == (folder / "algorithm.json").read_text()
+    started.learn(updates=4, callbacks=[third])
+    assert first.metrics + second.metrics + third.metrics == whole.metrics
+    assert same_weights(weights_of(algorithm.policy), weights_of(started.policy))
+    returns = [[t.episode_return for r in w.rollouts for t in r.trajectories] for w in (whole, third)]
+    assert returns[1] == returns[0][-len(returns[1]) :]
+
+
 def test_every_update_keeps_the_ratio_and_moves_the_teacher(uninterrupted: Any) -> None:
     _, metrics = uninterrupted
     assert [m["train/ratio_error_first_epoch"] <= 1e-4 for m in metrics] == [True] * 4

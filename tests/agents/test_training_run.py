@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -43,6 +44,8 @@ SMALL = [
 ]
 QUICK = [*SMALL, "evaluation.episodes=2", "evaluation.every=0", "evaluation.recorded=0"]
 """Without what a test of the training itself does not look at."""
+LAST = "update-000002"
+"""The checkpoint after all updates of these settings."""
 SUMMARY = {
     "preset",
     "env",
@@ -146,9 +149,9 @@ def test_the_run_folder_is_complete(run: Path) -> None:
     expected = {"config.json", "metrics.jsonl", "progress.csv", "summary.json", "report.html", "replay.gif"}
     assert expected <= files
     assert any(name.startswith("events.out.tfevents") for name in files)
-    for model in ("start", "last"):
+    for model in ("start", LAST):
         assert {f"checkpoints/{model}/{name}" for name in ("model.safetensors", "policy.json")} <= files
-    assert any(name.startswith("checkpoints/last/teacher/") for name in files)
+    assert any(name.startswith(f"checkpoints/{LAST}/teacher/") for name in files)
     assert any(name.startswith("episodes/frames/") for name in files)
     assert not [name for name in files if name.endswith((".tmp", ".bin", ".pt", ".pkl"))]
 
@@ -225,7 +228,7 @@ def test_episodes_of_every_player_are_recorded_with_frames(run: Path) -> None:
 
 
 def test_the_start_model_can_be_loaded_and_is_not_the_student(run: Path) -> None:
-    start, student = (VLMPolicy.from_pretrained(run / "checkpoints" / name) for name in ("start", "last"))
+    start, student = (VLMPolicy.from_pretrained(run / "checkpoints" / name) for name in ("start", LAST))
     assert start.template.name == student.template.name == "compact"
     states = start.merge_state(), student.merge_state()
     assert any(not np.array_equal(states[0][name].numpy(), states[1][name].numpy()) for name in states[0])
@@ -288,7 +291,10 @@ def interrupted_after_first_update(monkeypatch: pytest.MonkeyPatch) -> pytest.Mo
 
 @pytest.mark.parametrize(
     ("place", "saved", "told"),
-    [("supervised_start", False, "nothing is saved"), ("_start_evaluation", True, "Go on with: gtr train")],
+    [
+        ("supervised_start", False, "begins anew with: gtr train --resume"),
+        ("_start_evaluation", True, "the model is saved. Go on with: gtr train --resume"),
+    ],
 )
 def test_an_interruption_before_training_says_what_is_left(
     place: str,
@@ -327,7 +333,7 @@ def test_an_interrupted_run_is_saved_and_goes_on_as_if_nothing_had_happened(
     assert {key: ended[key] for key in same} == {key: expected[key] for key in same}
     assert updates(folder) == updates(run)
     for part in ("model.safetensors", "algorithm.safetensors", "value_head.safetensors"):
-        last = Path("checkpoints") / "last" / part
+        last = Path("checkpoints") / LAST / part
         assert (folder / last).read_bytes() == (run / last).read_bytes()
 
 
@@ -363,18 +369,73 @@ def test_an_update_that_is_interrupted_in_the_middle_is_taken_back(
     assert train(whole, "--start", str(start), overrides=[*QUICK, "ppo.minibatch_size=8"]) == 0
     assert gtr("train", "--resume", str(folder), "--quiet") == 0
     assert updates(folder) == updates(whole)
-    last = Path("checkpoints") / "last" / "model.safetensors"
+    last = Path("checkpoints") / LAST / "model.safetensors"
     assert (folder / last).read_bytes() == (whole / last).read_bytes()
 
 
-def test_a_run_that_broke_before_training_cannot_be_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("place", ["train_sft", "_start_evaluation", "_final_evaluation"])
+def test_a_run_that_broke_outside_its_updates_goes_on_as_if_nothing_had_happened(
+    place: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "train_sft", interrupt)
     folder = tmp_path / "broken"
+    monkeypatch.setattr(training, place, interrupt)
     assert train(folder) == 130
-    assert gtr("train", "--resume", str(folder), "--quiet") == 2
+    monkeypatch.undo()
+    assert gtr("train", "--resume", str(folder), "--quiet") == 0
+    assert_same(folder, run)
+
+
+def test_a_run_that_has_ended_ends_again_the_same(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "again"
+    shutil.copytree(run, folder)
+    assert gtr("train", "--resume", str(folder), "--quiet") == 0
+    assert_same(folder, run)
+
+
+def assert_same(folder: Path, expected: Path) -> None:
+    """The same weights, metrics and recorded episodes, but for clocks."""
+    for part in ("model.safetensors", "algorithm.safetensors", "value_head.safetensors"):
+        last = Path("checkpoints") / LAST / part
+        assert (folder / last).read_bytes() == (expected / last).read_bytes()
+    clocks = ("seconds", "steps_per_second")
+    lines = [
+        [{key: value for key, value in line.items() if not key.endswith(clocks)} for line in metrics(path)]
+        for path in (folder, expected)
+    ]
+    assert lines[0] == lines[1]
+    assert list(RunFolder.open(folder).episodes()) == list(RunFolder.open(expected).episodes())
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "damaged"
+    overrides = [*SMALL, "checkpoint_every=1"]
+    assert train(folder, overrides=overrides) == 0
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["start", "update-000001", LAST]
+    with (folder / "checkpoints" / LAST / "model.safetensors").open("r+b") as file:
+        file.seek(1000)
+        file.write(b"damage")
+    capsys.readouterr()
+    assert gtr("train", "--resume", str(folder)) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert re.search(rf"Passing over a damaged checkpoint: \S*{LAST}/model.safetensors is not the file", told)
+    assert f"Resuming {folder} after update 1." in told
+    assert_same(folder, run)
+    for path in (folder / "checkpoints").glob("update-*/model.safetensors"):
+        path.unlink()
+    assert gtr("train", "--resume", str(folder)) == 2
+    assert "has no checkpoint that is whole" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_policy_says_which_checkpoints_stay(start: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    overrides = [*QUICK, "updates=4", "checkpoint_every=1", "keep_checkpoints=1", "keep_checkpoint_every=2"]
+    assert train(folder, "--start", str(start), overrides=overrides) == 0
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["start", LAST, "update-000004"]
 
 
 def test_the_time_limit_ends_a_run_with_its_evaluation(start: Path, tmp_path: Path) -> None:
@@ -412,7 +473,7 @@ def test_an_adapter_is_trained_evaluated_and_resumed(start: Path, tmp_path: Path
     folder = tmp_path / "lora"
     overrides = [*QUICK, "policy.lora={r: 2}", f"teacher={teacher}", "updates=1"]
     assert train(folder, "--start", str(start), overrides=overrides) == 0
-    assert (folder / "checkpoints" / "last" / "adapter_model.safetensors").is_file()
+    assert (folder / "checkpoints" / "update-000001" / "adapter_model.safetensors").is_file()
     for flags in ([], ["--teacher"]):
         assert gtr("eval", str(folder), "--episodes", "4", *flags) == 0
     record = read(folder, "config.json")
