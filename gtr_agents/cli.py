@@ -187,8 +187,8 @@ def _clear(folder: Path, *, overwrite: bool) -> None:
     """Make room for a run; an existing run is only replaced on request, anything else never."""
     import shutil
 
-    if not folder.exists() or not any(folder.iterdir()):
-        return
+    if not folder.exists() or all(path.suffix == ".tmp" for path in folder.iterdir()):
+        return  # a run that was killed while it wrote its first file has not begun
     if not (folder / "config.json").is_file():
         _fail(f"{folder} is not empty and holds no run; choose another --out.")
     if not overwrite:

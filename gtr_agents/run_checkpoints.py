@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors import SafetensorError
+
 from gtr_agents.errors import CheckpointError
 from gtr_agents.files import check_folder, publish_folder
 
@@ -69,7 +71,7 @@ class RunCheckpoints:
         target = self.folder / f"update-{learner.n_updates:06d}"
         try:
             learner.save(target)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:  # safetensors tells of a full disk in its own way
             shutil.rmtree(target.with_name(target.name + ".tmp"), ignore_errors=True)
             free = shutil.disk_usage(self.run).free / 1e9
             raise CheckpointError(

@@ -431,6 +431,33 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     assert "has no checkpoint that is whole" in " ".join(capsys.readouterr().err.split())
 
 
+def test_after_a_full_disk_the_run_goes_on_from_the_checkpoint_before(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resource = pytest.importorskip("resource")
+    save = PPO.save
+
+    def save_on_full_disk(self: PPO, folder: str | Path) -> Path:
+        if self.n_updates < 2:
+            return save(self, folder)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))  # no file of this process may be larger
+        try:
+            return save(self, folder)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    monkeypatch.setattr(PPO, "save", save_on_full_disk)
+    folder = tmp_path / "full"
+    assert train(folder, overrides=[*SMALL, "checkpoint_every=1"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert re.search(r"The checkpoint of update 2 could not be written .*make room, then go on with", told)
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["start", "update-000001"]
+    monkeypatch.undo()
+    assert gtr("train", "--resume", str(folder), "--quiet") == 0
+    assert_same(folder, run)
+
+
 def test_the_policy_says_which_checkpoints_stay(start: Path, tmp_path: Path) -> None:
     folder = tmp_path / "kept"
     overrides = [*QUICK, "updates=4", "checkpoint_every=1", "keep_checkpoints=1", "keep_checkpoint_every=2"]
