@@ -20,6 +20,7 @@ from gtr_agents.teachers import TEACHERS, THINKERS, teacher_class
 if TYPE_CHECKING:
     from gtr_agents.guidance.base import Guidance
     from gtr_agents.teachers.base import Teacher, Thinker
+    from gtr_agents.watchdog import Watchdog
 
 
 def build_policy(config: RunConfig, seed: int, model: str | Path | None = None) -> VLMPolicy:
@@ -123,7 +124,7 @@ def held_out_hands(config: RunConfig) -> list[tuple[int, ...]]:
     return sorted(hands)
 
 
-def build_evaluator(config: RunConfig, env_id: str | None = None) -> Evaluator:
+def build_evaluator(config: RunConfig, env_id: str | None = None, watchdog: Watchdog | None = None) -> Evaluator:
     """Build the evaluation on the configuration's fixed episodes; ``env_id`` replaces its environment."""
     return Evaluator(
         env_id or config.env.id,
@@ -131,6 +132,7 @@ def build_evaluator(config: RunConfig, env_id: str | None = None) -> Evaluator:
         env_kwargs=config.env.kwargs | config.env.evaluation,
         split=config.evaluation.split,
         n_envs=config.evaluation.n_envs,
+        watchdog=watchdog,
     )
 
 
@@ -148,7 +150,9 @@ def check_parts(config: RunConfig) -> str | None:
     return None if thinker is None else thinker.check()
 
 
-def build_algorithm(config: RunConfig, policy: VLMPolicy, seed: int, folder: Path | None = None) -> PPO:
+def build_algorithm(
+    config: RunConfig, policy: VLMPolicy, seed: int, folder: Path | None = None, watchdog: Watchdog | None = None
+) -> PPO:
     """Build the algorithm with guidance, teacher (its accumulators in ``folder``) and training environment."""
     return PPO(
         policy,
@@ -159,4 +163,5 @@ def build_algorithm(config: RunConfig, policy: VLMPolicy, seed: int, folder: Pat
         teacher=build_teacher(config, folder),
         thinker=build_thinker(config),
         seed=seed,
+        watchdog=watchdog,
     )

@@ -18,6 +18,7 @@ from gtr_agents.errors import ConfigError, unknown_name
 from gtr_agents.evaluation import Split
 from gtr_agents.sft import SFTSettings
 from gtr_agents.teachers.chat import ExternalSettings
+from gtr_agents.watchdog import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +169,8 @@ class RunConfig:
     """How many of the newest checkpoints stay; if the newest is damaged, the one before is used."""
     keep_checkpoint_every: NonNegativeInt = 0
     """Checkpoints of every so many updates stay as well, e.g. to merge them; 0 keeps none of them."""
+    limits: Limits = field(default_factory=Limits)
+    """How long environments and model may take before they count as hung."""
     threads: NonNegativeInt = 0
     """CPU threads of torch; 0 leaves torch's choice."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 class GtrError(Exception):
@@ -32,6 +33,27 @@ class MergeError(GtrError):
 
 class TrainingError(GtrError):
     """Training cannot go on, e.g. because the numbers are no longer finite."""
+
+
+class NotFiniteError(TrainingError):
+    """Too many samples had no finite loss.
+
+    Args:
+        message: What happened.
+        samples: The samples, as JSON holds them.
+    """
+
+    def __init__(self, message: str, samples: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(message)
+        self.samples = samples
+
+
+class HangError(TrainingError):
+    """Something did not come back in time; the message names it."""
+
+
+class EnvironmentFailedError(TrainingError):
+    """An environment raised an exception; the message tells how to bring it there again."""
 
 
 class TeacherError(GtrError):

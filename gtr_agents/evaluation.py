@@ -16,6 +16,7 @@ from gtr_agents.types import Trajectory
 
 if TYPE_CHECKING:
     from gtr_agents.policies.vlm import VLMPolicy
+    from gtr_agents.watchdog import Watchdog
 
 Split = Literal["validation", "test"]
 """validation: fixed episodes for choosing settings. test: others, for what is reported; never choose by them."""
@@ -85,6 +86,7 @@ class Evaluator:
         n_envs: episodes played at once.
         split: which fixed episodes: test for what is reported, validation for choosing settings.
         seed: seed of the policy's sampling noise, the same for every policy.
+        watchdog: ends what hangs; None lets it.
     """
 
     def __init__(
@@ -96,7 +98,9 @@ class Evaluator:
         n_envs: int = 250,
         split: Split = "test",
         seed: int = 0,
+        watchdog: Watchdog | None = None,
     ) -> None:
+        self.watchdog = watchdog
         self.make_env = text_env_maker(env, env_kwargs)
         self.seeds: Sequence[int] = episode_seeds(split, episodes)
         self.n_envs = min(n_envs, episodes)
@@ -123,7 +127,7 @@ class Evaluator:
             Metrics and episodes.
         """
         if self._collector is None:
-            self._collector = RolloutCollector(self.make_env, self.n_envs)
+            self._collector = RolloutCollector(self.make_env, self.n_envs, watchdog=self.watchdog)
         generator = None if greedy else torch_generator(self.seed, "evaluation")
         rollout = self._collector.play_episodes(
             policy, list(self.seeds[:episodes]), generator=generator, on_episode=on_episode

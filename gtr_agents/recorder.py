@@ -29,6 +29,8 @@ CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
 SUMMARY_FILE = "summary.json"
 START_FILE = "start.json"
+FAILURE_FILE = "failure.json"
+UNLOGGED_FILE = "unlogged.json"
 EPISODES_FOLDER = "episodes"
 EVALUATIONS_FOLDER = "evaluations"
 FRAMES_FOLDER = "frames"
@@ -107,6 +109,21 @@ class RunFolder:
         path = self.path / START_FILE
         return _read_json(path, "Delete it, and resume the run.") if path.is_file() else None
 
+    def write_failure(self, samples: Sequence[Mapping[str, Any]]) -> Path:
+        """Write ``failure.json``: the samples whose loss was not finite.
+
+        The checkpoint that is saved then leads to the same update, and there to the same failure.
+
+        Args:
+            samples: Plain records.
+
+        Returns:
+            The file.
+        """
+        path = self.path / FAILURE_FILE
+        _write_json(path, {"samples": samples})
+        return path
+
     def write_evaluation(self, name: str, episodes: Iterable[Mapping[str, Any]]) -> None:
         """Write ``evaluations/<name>.jsonl``: what came of every episode of an evaluation.
 
@@ -168,6 +185,19 @@ class RunFolder:
             RunFolderError: If an earlier line is not a JSON object.
         """
         return list(_read_lines(self.path / METRICS_FILE))
+
+    def write_unlogged(self, metrics: Mapping[str, Any]) -> None:
+        """Keep the line of an update whose evaluation was interrupted, in ``unlogged.json``."""
+        _write_json(self.path / UNLOGGED_FILE, metrics)
+
+    def unlogged(self, update: int) -> dict[str, Any] | None:
+        """Return the line that :meth:`write_unlogged` kept of this update, unless it was logged after all."""
+        path = self.path / UNLOGGED_FILE
+        if not path.is_file():
+            return None
+        line = _read_json(path, "Delete it, and resume the run.")
+        logged = any(other.get("update") == update for other in self.metrics())
+        return line if line.get("update") == update and not logged else None
 
     def forget_after(self, update: int | None) -> None:
         """Drop what a run that resumes will write again: everything after a checkpoint.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import gymnasium as gym
 
-from gtr_agents.errors import CheckpointError, ConfigError
+from gtr_agents.errors import CheckpointError, ConfigError, EnvironmentFailedError, HangError
 from gtr_agents.types import Prompt, Response, Rollout, Step, Trajectory
+from gtr_agents.watchdog import Limits, Watchdog
 
 if TYPE_CHECKING:
     import torch
@@ -58,6 +60,7 @@ class RolloutCollector:
         n_envs: how many episodes are played at once.
         format_reward: reward for a well-formed answer, and for another one (the paper's presets: 3, -2).
         ask_expert: True notes in every step what the environment's expert would have answered.
+        watchdog: ends what hangs; None lets it.
 
     Raises:
         ConfigError: if the expert is to be asked and the environment has none.
@@ -70,7 +73,9 @@ class RolloutCollector:
         format_reward: tuple[float, float] = (0.0, 0.0),
         *,
         ask_expert: bool = False,
+        watchdog: Watchdog | None = None,
     ) -> None:
+        self.watchdog = watchdog or Watchdog(Limits(step_s=0, answer_s=0))
         self.format_reward = format_reward
         self.ask_expert = ask_expert
         self._slots = [_Slot(index, make_env()) for index in range(n_envs)]
@@ -154,7 +159,7 @@ class RolloutCollector:
                 if on_episode is not None:
                     on_episode(finished)
         running = [slot for slot in self._slots if slot.trajectory is not None and slot.trajectory.steps]
-        values = policy.predict_values([slot.prompt for slot in running if slot.prompt is not None]) if running else []
+        values = self._values(policy, running)
         for slot, value in zip(running, values, strict=True):
             part = slot.trajectory
             assert part is not None
@@ -223,9 +228,10 @@ class RolloutCollector:
             slot.env.close()
 
     def _reset(self, slot: _Slot, policy: Actor, seed: int) -> None:
-        observation, info = slot.env.reset(seed=seed)
-        slot.trajectory = Trajectory([], 0.0, seed, slot.index, solvable=info.get("solvable"))
         slot.actions = []
+        with self._guarded(slot, seed, f"reset(seed={seed})"):
+            observation, info = slot.env.reset(seed=seed)
+        slot.trajectory = Trajectory([], 0.0, seed, slot.index, solvable=info.get("solvable"))
         self._see(slot, policy, observation, info)
 
     def _see(self, slot: _Slot, policy: Actor, observation: dict[str, Any], info: dict[str, Any]) -> None:
@@ -238,13 +244,16 @@ class RolloutCollector:
         """Play one step in every slot; returns the episodes that ended."""
         prompts = [slot.prompt for slot in slots if slot.prompt is not None]
         finished = []
-        for slot, prompt, response in zip(slots, prompts, policy.act(prompts, generator=generator), strict=True):
+        with self.watchdog.watch(f"The model, answering {len(prompts)} prompts,", self.watchdog.limits.answer_s):
+            responses = policy.act(prompts, generator=generator)
+        for slot, prompt, response in zip(slots, prompts, responses, strict=True):
             assert slot.trajectory is not None
             finding = _audited(slot.env, response)
             expert_answer = _expert_answer(slot.env, policy.template) if self.ask_expert else None
             # An unreadable answer is an illegal action with the environment's own penalty, never a random one.
             action = response.answer.action or ""
-            observation, reward, terminated, truncated, info = slot.env.step(action)
+            with self._guarded(slot, slot.trajectory.seed, f"step({action!r})"):
+                observation, reward, terminated, truncated, info = slot.env.step(action)
             slot.actions.append(action)
             slot.trajectory.steps.append(
                 Step(
@@ -266,10 +275,30 @@ class RolloutCollector:
                 finished.append((slot, slot.trajectory))
                 slot.trajectory = None
         cut = [(slot, trajectory) for slot, trajectory in finished if not trajectory.steps[-1].terminated]
-        final_prompts = [slot.prompt for slot, _ in cut if slot.prompt is not None]
-        for (_, trajectory), value in zip(cut, policy.predict_values(final_prompts) if cut else [], strict=True):
+        for (_, trajectory), value in zip(cut, self._values(policy, [slot for slot, _ in cut]), strict=True):
             trajectory.bootstrap_value = float(value)
         return finished
+
+    def _values(self, policy: Actor, slots: Sequence[_Slot]) -> Sequence[float]:
+        """Values of the states that some slots are in."""
+        prompts = [slot.prompt for slot in slots if slot.prompt is not None]
+        if not prompts:
+            return []
+        with self.watchdog.watch(f"The model, valuing {len(prompts)} states,", self.watchdog.limits.answer_s):
+            return policy.predict_values(prompts)
+
+    @contextlib.contextmanager
+    def _guarded(self, slot: _Slot, seed: int, call: str) -> Iterator[None]:
+        """Name the environment, and how to bring it there again, when it hangs or breaks."""
+        where = f"Environment {slot.index}, {call}"
+        after = f"after reset(seed={seed}) and the actions {slot.actions}"
+        try:
+            with self.watchdog.watch(f"{where} {after}", self.watchdog.limits.step_s):
+                yield
+        except HangError:
+            raise
+        except Exception as error:
+            raise EnvironmentFailedError(f"{where} failed {after}: {type(error).__name__}: {error}") from error
 
 
 def _digest(prompt: Prompt) -> str:

@@ -21,7 +21,7 @@ from gtr_agents.build import build_algorithm, build_evaluator, build_policy, che
 from gtr_agents.config import RunConfig, as_dict
 from gtr_agents.curves import TEACHER_LEAD
 from gtr_agents.demonstrations import demonstrations
-from gtr_agents.errors import ConfigError, TeacherError
+from gtr_agents.errors import ConfigError, NotFiniteError, TeacherError, TrainingError
 from gtr_agents.evaluation import EvaluationResult, Evaluator, replay_frames
 from gtr_agents.recall import train_recall
 from gtr_agents.recorder import RunFolder
@@ -29,6 +29,7 @@ from gtr_agents.run_checkpoints import RunCheckpoints
 from gtr_agents.seeding import numpy_generator
 from gtr_agents.sft import train_sft
 from gtr_agents.teachers import THINKERS
+from gtr_agents.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from gtr_agents.display import TrainingDisplay
@@ -112,13 +113,15 @@ class _Watcher:
         display: TrainingDisplay,
         evaluator: Evaluator,
         checkpoints: RunCheckpoints,
+        watchdog: Watchdog,
     ) -> None:
         self.config, self.run, self.display, self.evaluator = config, run, display, evaluator
-        self.checkpoints = checkpoints
+        self.checkpoints, self.watchdog = checkpoints, watchdog
         self.started = time.perf_counter()
         self.deadline = float("inf")
 
     def on_phase(self, name: str, total: int | None) -> None:
+        self.watchdog.phase = name
         self.display.phase(name, total)
 
     def on_progress(self, n: int) -> None:
@@ -126,20 +129,25 @@ class _Watcher:
 
     def on_update(self, learner: Learner, rollout: Rollout, metrics: dict[str, float]) -> None:
         del rollout
-        every = self.config.evaluation.every
-        if every and learner.n_updates % every == 0 and learner.n_updates < self.config.updates:
-            metrics |= self.interim(learner)
-        metrics |= {
-            "update": learner.n_updates,
-            "env_steps": learner.num_timesteps,
-            "wall_seconds": time.perf_counter() - self.started,
-        }
-        self.run.log(metrics)
-        self.display.update(metrics)
+        metrics |= {"update": learner.n_updates, "env_steps": learner.num_timesteps}
+        self.conclude(learner, metrics)
         if learner.n_updates % self.config.checkpoint_every == 0:
             self.checkpoints.save(learner)
         if time.perf_counter() > self.deadline:
             raise _TimeUp
+
+    def conclude(self, learner: Learner, metrics: dict[str, float]) -> None:
+        """Evaluate if it is time to, and log; if that is interrupted, a run that is resumed does it again."""
+        every = self.config.evaluation.every
+        try:
+            if every and learner.n_updates % every == 0 and learner.n_updates < self.config.updates:
+                metrics |= self.interim(learner)
+        except BaseException:
+            self.run.write_unlogged(metrics)
+            raise
+        metrics["wall_seconds"] = time.perf_counter() - self.started
+        self.run.log(metrics)
+        self.display.update(metrics)
 
     def start_clock(self, minutes: float) -> None:
         """End training after so many minutes from now, at the end of an update; 0 never."""
@@ -207,29 +215,83 @@ def train(
     """
     prepare(config.threads)
     checkpoints = RunCheckpoints(run.path, config.keep_checkpoints, config.keep_checkpoint_every)
-    sums = run.path / "accumulators"
-    watcher = _Watcher(config, run, display, build_evaluator(config), checkpoints)
-    checkpoint = None
     if resume:
         checkpoints.clear_halves()
-        checkpoint = checkpoints.newest(display.message)
     else:
         if warning := check_parts(config):
             display.message(warning)
         run.write_config(run_record(config, preset, seed, overrides, start))
-    if checkpoint is not None:
-        algorithm = build_algorithm(config, build_policy(config, seed, checkpoint), seed, sums)
-        algorithm.restore(checkpoint)
-        run.forget_after(algorithm.n_updates)
-        before = run.start()
-        assert before is not None  # it is evaluated before the first update
-        display.message(f"Resuming {run.path} after update {algorithm.n_updates}.")
+    with Watchdog(config.limits, run.path) as watchdog:
+        watcher = _Watcher(config, run, display, build_evaluator(config, watchdog=watchdog), checkpoints, watchdog)
+        checkpoint = checkpoints.newest(display.message) if resume else None
+        if checkpoint is None:
+            algorithm, before = _begin(config, run, watcher, seed, start)
+        else:
+            algorithm, before = _go_on(config, run, watcher, seed, checkpoint)
+        seconds, interrupted = _learn(config, run, watcher, algorithm)
+        summary = {
+            "preset": preset,
+            "env": config.env.id,
+            "method": method_name(config),
+            "seed": seed,
+            "temperature": config.policy.temperature,
+            "evaluation_split": config.evaluation.split,
+            "interrupted": interrupted,
+            "updates": algorithm.n_updates,
+            "env_steps": algorithm.num_timesteps,
+            "train_seconds": round(seconds, 1),
+            "wall_seconds": round(time.perf_counter() - watcher.started, 1),
+        } | before
+        run.write_summary(summary)
+        if not interrupted:
+            summary |= _final_evaluation(config, run, watcher, algorithm)
+            summary["wall_seconds"] = round(time.perf_counter() - watcher.started, 1)
+            run.write_summary(summary)
+    return summary
+
+
+def _begin(
+    config: RunConfig, run: RunFolder, watcher: _Watcher, seed: int, start: str | Path | None
+) -> tuple[Learner, dict[str, Any]]:
+    """Make and evaluate the model before the first update, as far as a run that is resumed has not done so."""
+    checkpoints = watcher.checkpoints
+    if checkpoints.has_start():
+        watcher.display.message(f"Resuming {run.path} from its start model.")
     else:
-        _make_start(config, run, checkpoints, display, seed, start)
-        algorithm = build_algorithm(config, build_policy(config, seed, checkpoints.start), seed, sums)
-        before = run.start()
-        run.forget_after(-1 if before is None else 0)
-        before = before or _start_evaluation(config, run, watcher, algorithm)
+        run.forget_after(None)
+        started = time.perf_counter()
+        policy = build_policy(config, seed, start) if start else supervised_start(config, seed, watcher.display, run)
+        checkpoints.save_start(policy, time.perf_counter() - started)
+    # From the file also where it was just made: a run that is resumed has nothing else.
+    algorithm = _algorithm(config, run, watcher, seed, checkpoints.start)
+    before = run.start()
+    run.forget_after(-1 if before is None else 0)
+    return algorithm, before or _start_evaluation(config, run, watcher, algorithm)
+
+
+def _go_on(
+    config: RunConfig, run: RunFolder, watcher: _Watcher, seed: int, checkpoint: Path
+) -> tuple[Learner, dict[str, Any]]:
+    """Continue from a checkpoint."""
+    algorithm = _algorithm(config, run, watcher, seed, checkpoint)
+    algorithm.restore(checkpoint)
+    run.forget_after(algorithm.n_updates)
+    watcher.display.message(f"Resuming {run.path} after update {algorithm.n_updates}.")
+    if unlogged := run.unlogged(algorithm.n_updates):
+        watcher.conclude(algorithm, unlogged)
+    before = run.start()
+    assert before is not None  # written before the first update
+    return algorithm, before
+
+
+def _algorithm(config: RunConfig, run: RunFolder, watcher: _Watcher, seed: int, model: Path) -> Learner:
+    policy = build_policy(config, seed, model)
+    return build_algorithm(config, policy, seed, run.path / "accumulators", watcher.watchdog)
+
+
+def _learn(config: RunConfig, run: RunFolder, watcher: _Watcher, algorithm: Learner) -> tuple[float, bool]:
+    """Make the updates and save; how many seconds it took, and whether it was interrupted."""
+    display = watcher.display
     watcher.start_clock(config.max_minutes)
     started = time.perf_counter()
     interrupted = False
@@ -240,50 +302,18 @@ def train(
     except KeyboardInterrupt:
         interrupted = True
         display.message("Interrupted: saving. Press Ctrl-C again to stop at once.")
-    except TeacherError:
-        checkpoints.save(algorithm)
-        display.message(f"Stopped by the teacher; saved after {algorithm.n_updates} updates. Go on with --resume.")
+    except (TeacherError, TrainingError) as error:
+        if isinstance(error, NotFiniteError):
+            display.message(f"The samples without a finite loss stand in {run.write_failure(error.samples)}.")
+        watcher.checkpoints.save(algorithm)
+        display.message(
+            f"Stopped; saved after {algorithm.n_updates} updates. Go on with: gtr train --resume {run.path}"
+        )
         raise
-    train_seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - started
     display.phase("saving")
-    checkpoints.save(algorithm)
-    summary = {
-        "preset": preset,
-        "env": config.env.id,
-        "method": method_name(config),
-        "seed": seed,
-        "temperature": config.policy.temperature,
-        "evaluation_split": config.evaluation.split,
-        "interrupted": interrupted,
-        "updates": algorithm.n_updates,
-        "env_steps": algorithm.num_timesteps,
-        "train_seconds": round(train_seconds, 1),
-        "wall_seconds": round(time.perf_counter() - watcher.started, 1),
-    } | before
-    run.write_summary(summary)
-    if not interrupted:
-        summary |= _final_evaluation(config, run, watcher, algorithm)
-        summary["wall_seconds"] = round(time.perf_counter() - watcher.started, 1)
-        run.write_summary(summary)
-    return summary
-
-
-def _make_start(
-    config: RunConfig,
-    run: RunFolder,
-    checkpoints: RunCheckpoints,
-    display: TrainingDisplay,
-    seed: int,
-    start: str | Path | None,
-) -> None:
-    """Make and save the model before the first update, unless a run that is resumed has it already."""
-    if checkpoints.has_start():
-        display.message(f"Resuming {run.path} from its start model.")
-        return
-    run.forget_after(None)
-    started = time.perf_counter()
-    policy = build_policy(config, seed, start) if start else supervised_start(config, seed, display, run)
-    checkpoints.save_start(policy, time.perf_counter() - started)
+    watcher.checkpoints.save(algorithm)
+    return seconds, interrupted
 
 
 def _start_evaluation(config: RunConfig, run: RunFolder, watcher: _Watcher, algorithm: Learner) -> dict[str, Any]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from gtr_agents.guidance.base import Guidance
     from gtr_agents.policies.vlm import VLMPolicy
     from gtr_agents.teachers.base import Teacher, Thinker
+    from gtr_agents.watchdog import Watchdog
 
 MakeEnv = Callable[[], gym.Env[Any, Any]]
 
@@ -117,6 +118,7 @@ class Learner:
         teacher: keeps the teacher's weights; guidance by its scores needs it.
         thinker: a teacher without weights that writes thoughts, in the place of one with weights.
         seed: seed of the run.
+        watchdog: ends what hangs while episodes are collected; None lets it.
 
     Raises:
         ConfigError: if the guidance needs a teacher that is not given.
@@ -133,6 +135,7 @@ class Learner:
         teacher: Teacher | None = None,
         thinker: Thinker | None = None,
         seed: int = 0,
+        watchdog: Watchdog | None = None,
     ) -> None:
         check_guidance(guidance, teacher, thinker)
         self.policy = policy
@@ -146,8 +149,10 @@ class Learner:
         self._make_env = text_env_maker(env, env_kwargs)
         self._collector: RolloutCollector | None = None
         self._instructions: str | None = None
+        self.watchdog = watchdog
         self._tasks = _TaskSeeds(seed)
-        self._running: list[Any] | None = None
+        self._boundary: dict[str, Any] = {"tasks_drawn": 0, "running": None}
+        """Where episodes that go on stood after the last whole update."""
 
     # --- to be provided by the algorithm -----------------------------------------------------------------------------
 
@@ -191,7 +196,20 @@ class Learner:
         if self.teacher is not None and self.teacher.version == 0:
             self.teacher.start(self.policy.live_state())
         while self.n_updates < updates:
-            self._one_update(self.n_updates / updates, callbacks)
+            done = self.n_updates
+            try:
+                self._one_update(self.n_updates / updates, callbacks)
+            except BaseException:
+                if self.n_updates == done:
+                    self._rewind()
+                raise
+
+    def _rewind(self) -> None:
+        """Go back to the episodes that were running after the last whole update."""
+        if self._collector is not None:
+            self._collector.close()
+            self._collector = None
+        self._tasks = _TaskSeeds(self.seed, self._boundary["tasks_drawn"])
 
     def _one_update(self, progress: float, callbacks: Sequence[Callback]) -> None:
         for callback in callbacks:
@@ -202,12 +220,7 @@ class Learner:
         metrics["rollout/steps_per_second"] = len(rollout.steps) / max(rollout.seconds, 1e-9)
         n_steps = len(rollout.steps)
         if self.guidance is not None:
-            thinks = self.guidance.needs == "thoughts"
-            for callback in callbacks:
-                callback.on_phase("teacher thinking" if thinks else "teacher scoring", n_steps if thinks else None)
-            started = time.perf_counter()
-            metrics |= self.guidance.annotate(rollout, self.teacher_view(callbacks), progress)
-            metrics["guidance/seconds"] = time.perf_counter() - started
+            metrics |= self._ask_teacher(self.guidance, rollout, progress, callbacks)
         for callback in callbacks:
             callback.on_phase("updating", None)
         with self._undone_on_failure():
@@ -215,6 +228,8 @@ class Learner:
         with signals_held():  # counters and teacher belong together: a checkpoint without its merge would be lost
             self.n_updates += 1
             self.num_timesteps += n_steps
+            if self._collector is not None and not self.rollout_settings.hands:  # episodes go on in the next update
+                self._boundary = {"tasks_drawn": self._tasks.drawn, "running": self._collector.running()}
             if self.guidance is not None:
                 self.guidance.commit()
             if self.teacher is not None:
@@ -225,6 +240,19 @@ class Learner:
             metrics |= self.thinker.diagnostics()
         for callback in callbacks:
             callback.on_update(self, rollout, metrics)
+
+    def _ask_teacher(
+        self, guidance: Guidance, rollout: Rollout, progress: float, callbacks: Sequence[Callback]
+    ) -> dict[str, float]:
+        """Let the teacher's opinion enter the rollout; metrics."""
+        thinks = guidance.needs == "thoughts"
+        for callback in callbacks:
+            callback.on_phase(
+                "teacher thinking" if thinks else "teacher scoring", len(rollout.steps) if thinks else None
+            )
+        started = time.perf_counter()
+        metrics = guidance.annotate(rollout, self.teacher_view(callbacks), progress)
+        return metrics | {"guidance/seconds": time.perf_counter() - started}
 
     @contextlib.contextmanager
     def _undone_on_failure(self) -> Iterator[None]:
@@ -261,10 +289,10 @@ class Learner:
                 settings.n_envs,
                 (settings.format_valid, settings.format_invalid),
                 ask_expert=self.thinker is not None and self.thinker.needs_expert,
+                watchdog=self.watchdog,
             )
-            if self._running is not None:
-                self._collector.resume(self.policy, self._running)
-                self._running = None
+            if self._boundary["running"] is not None:
+                self._collector.resume(self.policy, self._boundary["running"])
         generator = torch_generator(self.seed, "sampling", self.n_updates)
 
         def report(_trajectory: object) -> None:
@@ -332,9 +360,7 @@ class Learner:
         counters = {"n_updates": self.n_updates, "num_timesteps": self.num_timesteps, "seed": self.seed}
         settings: dict[str, Any] = {"algorithm": type(self).__name__, "rollout": asdict(self.rollout_settings)}
         thinker: dict[str, Any] = {} if self.thinker is None else {"thinker": self.thinker.state()}
-        if not self.rollout_settings.hands:  # episodes go on in the next update
-            running = self._collector.running() if self._collector is not None else self._running
-            settings |= {"tasks_drawn": self._tasks.drawn, "running": running}
+        settings |= self._boundary
         (fresh / "algorithm.json").write_text(
             json.dumps(counters | settings | thinker | {"state": numbers}, indent=2) + "\n", encoding="utf-8"
         )
@@ -363,9 +389,8 @@ class Learner:
             self.guidance.load(folder / "guidance")
         if self.thinker is not None and "thinker" in saved:
             self.thinker.load_state(saved["thinker"])
-        self._tasks = _TaskSeeds(self.seed, saved.get("tasks_drawn", 0))
-        self._running = saved.get("running")
-        self._collector = None
+        self._boundary = {name: saved.get(name, value) for name, value in self._boundary.items()}
+        self._rewind()
 
     def predict(
         self, observation: Mapping[str, Any], info: Mapping[str, Any] | None = None, *, deterministic: bool = True

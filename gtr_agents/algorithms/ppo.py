@@ -16,7 +16,7 @@ from gtr_agents.advantages import normalise, trajectory_advantages
 from gtr_agents.algorithms.base import Learner, MakeEnv
 from gtr_agents.baselines import tree_advantages
 from gtr_agents.batching import Batch, make_batch, micro_batches, minibatches
-from gtr_agents.errors import ConfigError, TrainingError
+from gtr_agents.errors import ConfigError, NotFiniteError, TrainingError
 from gtr_agents.losses import (
     clipped_policy_loss,
     clipped_value_loss,
@@ -94,6 +94,21 @@ class _Samples:
         """What orders steps by padding, int64 [N]: the prompt's class, then the response's tokens."""
         return np.array([s.prompt.length_class * 10_000 + len(s.response.token_ids) for s in self.steps])
 
+    def record(self, index: int) -> dict[str, Any]:
+        """Everything that the loss of one sample comes from but the picture and the weights, as JSON holds it."""
+        step = self.steps[index]
+        response = step.response
+        return {
+            "sample": index,
+            "prompt": step.prompt.text,
+            "answer": response.text,
+            "token_ids": response.token_ids.tolist(),
+            "log_probs": [str(value) for value in response.log_probs],  # as text, because JSON knows no nan
+            "value": str(response.value),
+            "advantage": str(self.advantages[index]),
+            "return": str(self.returns[index]),
+        }
+
 
 class PPO(Learner):
     """Proximal policy optimisation of written answers, with an optional teacher for the thoughts.
@@ -126,6 +141,7 @@ class PPO(Learner):
             raise ConfigError("The tree baseline counts guidance as a reward: set ppo.placement to reward.")
         if self.guidance is not None and self.guidance.per_token and self.settings.ratio != "token":
             raise ConfigError("Guidance per token needs one ratio per token: set ppo.ratio to token.")
+        self._not_finite: list[int] = []
         self.optimizer = torch.optim.Adam(
             policy.trainable_parameters(),
             lr=self.settings.learning_rate,
@@ -180,7 +196,8 @@ class PPO(Learner):
             Metrics under ``train/``.
 
         Raises:
-            TrainingError: if an advantage is not finite, or the loss or gradient of too many samples.
+            TrainingError: if an advantage is not finite.
+            NotFiniteError: if the loss or gradient of too many samples is not; it holds those without a finite loss.
         """
         s = self.settings
         learning_rate = cosine_learning_rate(progress, 1, s.learning_rate, s.final_learning_rate)
@@ -197,6 +214,7 @@ class PPO(Learner):
             group["lr"] = learning_rate
         metrics: dict[str, list[float]] = defaultdict(list)
         ratio_error, skipped = 0.0, 0
+        self._not_finite.clear()
         draws = numpy_generator(self.seed, "imitation", self.n_updates)
         for epoch in range(s.epochs):
             imitated = [] if self.guidance is None else self.guidance.draw(len(keep), draws)
@@ -207,9 +225,10 @@ class PPO(Learner):
                 if epoch == 0 and number == 0:
                     ratio_error = max(metrics["ratio_error"], default=0.0)
                 if skipped > s.max_skipped * len(keep) * s.epochs:
-                    raise TrainingError(
+                    raise NotFiniteError(
                         f"{skipped} of {len(keep) * s.epochs} samples had no finite loss or gradient by epoch {epoch}, "
-                        f"minibatch {number}: more than max_skipped={s.max_skipped:g}. Lower the learning rate."
+                        f"minibatch {number}: more than max_skipped={s.max_skipped:g}. Lower the learning rate.",
+                        [samples.record(index) for index in self._not_finite],
                     )
         summary = {f"train/{name}": float(np.mean(values)) for name, values in metrics.items() if name != "ratio_error"}
         summary["train/ratio_error_first_epoch"] = ratio_error
@@ -293,6 +312,7 @@ class PPO(Learner):
             (len(indices) / total * loss).backward()
             return [(len(indices), terms)]
         if len(indices) == 1:
+            self._not_finite.append(int(indices[0]))
             return []
         half = len(indices) // 2
         return self._accumulate(samples, indices[:half], total) + self._accumulate(samples, indices[half:], total)

@@ -20,7 +20,9 @@ CRASHES = 9
 def test_a_run_survives_being_killed_at_any_call(variant: str, tmp_path: Path) -> None:
     script = Path(__file__).with_name("crashes.py")
     command = [sys.executable, str(script), str(tmp_path), variant, str(CRASHES), "0"]
-    environment = os.environ | {"PYTHONPATH": str(script.parents[2])}  # of this checkout, also where another is installed
+    environment = os.environ | {
+        "PYTHONPATH": str(script.parents[2])
+    }  # of this checkout, also where another is installed
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=580, env=environment)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)

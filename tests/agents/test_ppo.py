@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from small_models import (
 
 from gtr_agents.algorithms.base import RolloutSettings
 from gtr_agents.algorithms.ppo import PPO, PPOSettings
-from gtr_agents.errors import ConfigError, TrainingError
+from gtr_agents.errors import ConfigError, NotFiniteError, TrainingError
 from gtr_agents.guidance.reverse_kl import ReverseKL
 from gtr_agents.policies.vlm import VLMPolicy
 from gtr_agents.teachers.static import StaticTeacher
@@ -321,8 +322,14 @@ def test_too_many_samples_without_a_finite_loss_stop_the_run(rollout: Rollout) -
     broken = copy.deepcopy(rollout)
     for step in broken.steps[::2]:
         step.response.log_probs[:] = np.nan
-    with pytest.raises(TrainingError, match=r"no finite loss .* more than max_skipped=0\.05"):
+    with pytest.raises(NotFiniteError, match=r"no finite loss .* more than max_skipped=0\.05") as caught:
         ppo(tiny_policy()).update(broken, 0.0)
+    assert caught.value.samples
+    for sample in json.loads(json.dumps(caught.value.samples)):
+        step = broken.steps[sample["sample"]]
+        assert sample["sample"] % 2 == 0
+        assert (sample["answer"], sample["token_ids"]) == (step.response.text, step.response.token_ids.tolist())
+        assert set(sample["log_probs"]) == {"nan"}
 
 
 def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:

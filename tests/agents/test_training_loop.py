@@ -121,6 +121,34 @@ def test_episodes_that_were_running_go_on_after_a_break(schooled: Path, tmp_path
     assert returns[1] == returns[0][-len(returns[1]) :]
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_an_interruption_between_two_steps_goes_back_to_where_the_episodes_were(
+    schooled: Path, tmp_path: Path, resumed: bool
+) -> None:
+    options: dict[str, Any] = {
+        "settings": PPOSettings(epochs=1, minibatch_size=8, learning_rate=1e-3),
+        "rollout": RolloutSettings(n_envs=3, n_steps=24),
+    }
+
+    class Impatient(Watcher):
+        def on_progress(self, n: int) -> None:
+            super().on_progress(n)
+            if len(self.metrics) == 1:  # an episode of the second update has ended, others are running
+                raise KeyboardInterrupt
+
+    whole, first, rest = Watcher(), Impatient(), Watcher()
+    learner(VLMPolicy.from_pretrained(schooled), **options).learn(updates=3, callbacks=[whole])
+    algorithm = learner(VLMPolicy.from_pretrained(schooled), **options)
+    with pytest.raises(KeyboardInterrupt):
+        algorithm.learn(updates=3, callbacks=[first])
+    if resumed:
+        folder = algorithm.save(tmp_path / "checkpoint")
+        algorithm = learner(VLMPolicy.from_pretrained(folder), **options)
+        algorithm.restore(folder)
+    algorithm.learn(updates=3, callbacks=[rest])
+    assert first.metrics + rest.metrics == whole.metrics
+
+
 def test_every_update_keeps_the_ratio_and_moves_the_teacher(uninterrupted: Any) -> None:
     _, metrics = uninterrupted
     assert [m["train/ratio_error_first_epoch"] <= 1e-4 for m in metrics] == [True] * 4

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from gtr_agents import cli, training
 from gtr_agents.algorithms.ppo import PPO
 from gtr_agents.policies.vlm import VLMPolicy
 from gtr_agents.recorder import RunFolder
+from gtr_envs.wrappers import TextAction
 
 SMALL = [
     "policy.tiny={hidden_size: 64, layers: 2, heads: 2, ff_size: 128, vision_layers: 1}",
@@ -456,6 +458,59 @@ def test_after_a_full_disk_the_run_goes_on_from_the_checkpoint_before(
     monkeypatch.undo()
     assert gtr("train", "--resume", str(folder), "--quiet") == 0
     assert_same(folder, run)
+
+
+@pytest.mark.usefixtures("ctrl_c_is_heard")
+@pytest.mark.parametrize("n", [5, 70], ids=["collecting", "evaluating"])
+@pytest.mark.parametrize(("trouble", "told"), [("hangs", "has not come back"), ("breaks", "failed after reset")])
+def test_a_run_whose_environment_is_in_trouble_is_saved_and_goes_on(
+    trouble: str,
+    told: str,
+    n: int,
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, step, calls = tmp_path / "stuck", TextAction.step, [0]
+
+    def in_trouble(self: Any, action: str) -> Any:
+        if (folder / "start.json").is_file():  # training has begun
+            calls[0] += 1
+        if calls[0] == n and trouble == "hangs":
+            time.sleep(100)
+        if calls[0] == n:
+            raise OSError("the simulator is gone")
+        return step(self, action)
+
+    monkeypatch.setattr(TextAction, "step", in_trouble)
+    assert train(folder, overrides=[*SMALL, "limits.step_s=2"]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert re.search(rf"Environment \d+, step\(.*{told}", error)
+    saved = "update-000000" if n == 5 else "update-000001"
+    assert [path.name for path in (folder / "checkpoints").glob("update-*")] == [saved]
+    assert (folder / "hang.txt").is_file() is (trouble == "hangs")
+    monkeypatch.undo()
+    assert gtr("train", "--resume", str(folder), "--quiet") == 0
+    assert_same(folder, run)
+
+
+def test_a_loss_that_is_not_finite_leaves_its_samples_and_a_checkpoint(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    losses = PPO.losses
+
+    def not_finite(self: PPO, batch: Any) -> Any:
+        loss, terms = losses(self, batch)
+        return (loss * float("nan") if self.n_updates == 1 else loss), terms
+
+    monkeypatch.setattr(PPO, "losses", not_finite)
+    folder = tmp_path / "nan"
+    assert train(folder, "--start", str(start), overrides=QUICK) == 2
+    assert "max_skipped" in capsys.readouterr().err
+    samples = json.loads((folder / "failure.json").read_text())["samples"]
+    assert samples[0].keys() >= {"prompt", "answer", "token_ids", "log_probs", "advantage", "return"}
+    assert (folder / "checkpoints" / "update-000001" / "algorithm.safetensors").is_file()
 
 
 def test_the_policy_says_which_checkpoints_stay(start: Path, tmp_path: Path) -> None:
