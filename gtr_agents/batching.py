@@ -82,4 +82,5 @@ def micro_batches(indices: NDArray[np.intp], lengths: NDArray[np.int64], size: i
         size: largest piece.
     """
     ordered = indices[np.argsort(lengths[indices], kind="stable")]
-    yield from np.array_split(ordered, -(-len(ordered) // size))
+    if len(ordered):
+        yield from np.array_split(ordered, -(-len(ordered) // size))

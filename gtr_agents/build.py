@@ -19,6 +19,7 @@ from gtr_agents.teachers import TEACHERS, THINKERS, teacher_class
 
 if TYPE_CHECKING:
     from gtr_agents.guidance.base import Guidance
+    from gtr_agents.ranks import Ranks
     from gtr_agents.teachers.base import Teacher, Thinker
     from gtr_agents.watchdog import Watchdog
 
@@ -151,7 +152,12 @@ def check_parts(config: RunConfig) -> str | None:
 
 
 def build_algorithm(
-    config: RunConfig, policy: VLMPolicy, seed: int, folder: Path | None = None, watchdog: Watchdog | None = None
+    config: RunConfig,
+    policy: VLMPolicy,
+    seed: int,
+    folder: Path | None = None,
+    watchdog: Watchdog | None = None,
+    ranks: Ranks | None = None,
 ) -> PPO:
     """Build the algorithm with guidance, teacher (its accumulators in ``folder``) and training environment."""
     return PPO(
@@ -164,4 +170,5 @@ def build_algorithm(
         thinker=build_thinker(config),
         seed=seed,
         watchdog=watchdog,
+        ranks=ranks,
     )

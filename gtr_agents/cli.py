@@ -132,18 +132,26 @@ def _run_training(
 ) -> None:
     from gtr_agents.config import load_config
     from gtr_agents.display import TrainingDisplay
+    from gtr_agents.ranks import this_process
     from gtr_agents.recorder import RunFolder
     from gtr_agents.run_checkpoints import model_folder
+    from gtr_agents.training import follow
     from gtr_agents.training import train as run_training
 
     config = load_config(preset, overrides)
     folder = out or Path("runs") / f"{_short(preset)}-s{seed}"
+    ranks = this_process()
+    if not ranks.leads:
+        follow(config, seed=seed, ranks=ranks)
+        return
     _clear(folder, overwrite=overwrite)
     model = None if start is None else model_folder(start)
     title = f"{config.env.id} · {_short(preset)} · seed {seed}"
     with RunFolder(folder) as run, TrainingDisplay(config.updates, title, enabled=not quiet) as display:
         try:
-            summary = run_training(config, run, display, seed=seed, preset=preset, start=model, overrides=overrides)
+            summary = run_training(
+                config, run, display, seed=seed, preset=preset, start=model, overrides=overrides, ranks=ranks
+            )
         except KeyboardInterrupt:  # not during the updates, which end in a summary then
             display.message(_outside_training(folder))
             raise
@@ -160,12 +168,18 @@ def _outside_training(folder: Path) -> str:
 def _resume(folder: Path, quiet: bool) -> None:
     from gtr_agents.config import resolve
     from gtr_agents.display import TrainingDisplay
+    from gtr_agents.ranks import this_process
     from gtr_agents.recorder import RunFolder
+    from gtr_agents.training import follow
     from gtr_agents.training import train as run_training
 
+    ranks = this_process()
     with RunFolder.open(folder) as run:
         record = run.config()
         config: RunConfig = resolve(record["config"])
+        if not ranks.leads:
+            follow(config, seed=record["seed"], ranks=ranks)
+            return
         with TrainingDisplay(config.updates, f"{config.env.id} · resumed", enabled=not quiet) as display:
             try:
                 summary = run_training(
@@ -176,6 +190,7 @@ def _resume(folder: Path, quiet: bool) -> None:
                     preset=record["preset"],
                     start=record.get("start"),
                     resume=True,
+                    ranks=ranks,
                 )
             except KeyboardInterrupt:
                 display.message(_outside_training(folder))

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ from gtr_agents.curves import TEACHER_LEAD
 from gtr_agents.demonstrations import demonstrations
 from gtr_agents.errors import ConfigError, NotFiniteError, TeacherError, TrainingError
 from gtr_agents.evaluation import EvaluationResult, Evaluator, replay_frames
+from gtr_agents.ranks import Ranks
 from gtr_agents.recall import train_recall
 from gtr_agents.recorder import RunFolder
 from gtr_agents.run_checkpoints import RunCheckpoints
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from gtr_agents.policies.vlm import VLMPolicy
     from gtr_agents.types import Rollout
 
+SUMS_FOLDER = "accumulators"
 _PACKAGES = ("gtr-suite", "torch", "transformers", "peft", "gymnasium", "numpy", "pygame-ce")
 
 
@@ -114,9 +117,10 @@ class _Watcher:
         evaluator: Evaluator,
         checkpoints: RunCheckpoints,
         watchdog: Watchdog,
+        ranks: Ranks,
     ) -> None:
         self.config, self.run, self.display, self.evaluator = config, run, display, evaluator
-        self.checkpoints, self.watchdog = checkpoints, watchdog
+        self.checkpoints, self.watchdog, self.ranks = checkpoints, watchdog, ranks
         self.started = time.perf_counter()
         self.deadline = float("inf")
 
@@ -195,6 +199,7 @@ def train(
     start: str | Path | None = None,
     resume: bool = False,
     overrides: Iterable[str] = (),
+    ranks: Ranks | None = None,
 ) -> dict[str, Any]:
     """Run a configuration from start to summary.
 
@@ -209,6 +214,7 @@ def train(
         start: model folder to start from instead of supervised training.
         resume: go on from the newest whole checkpoint in ``run``, or from wherever it stopped before the first one.
         overrides: the overrides that were given, for the record.
+        ranks: the processes that train together, if there are several; this one leads, the others :func:`follow`.
 
     Returns:
         The summary, as written to ``summary.json``.
@@ -222,7 +228,8 @@ def train(
             display.message(warning)
         run.write_config(run_record(config, preset, seed, overrides, start))
     with Watchdog(config.limits, run.path) as watchdog:
-        watcher = _Watcher(config, run, display, build_evaluator(config, watchdog=watchdog), checkpoints, watchdog)
+        evaluator = build_evaluator(config, watchdog=watchdog)
+        watcher = _Watcher(config, run, display, evaluator, checkpoints, watchdog, ranks or Ranks())
         checkpoint = checkpoints.newest(display.message) if resume else None
         if checkpoint is None:
             algorithm, before = _begin(config, run, watcher, seed, start)
@@ -286,7 +293,27 @@ def _go_on(
 
 def _algorithm(config: RunConfig, run: RunFolder, watcher: _Watcher, seed: int, model: Path) -> Learner:
     policy = build_policy(config, seed, model)
-    return build_algorithm(config, policy, seed, run.path / "accumulators", watcher.watchdog)
+    algorithm = build_algorithm(config, policy, seed, run.path / SUMS_FOLDER, watcher.watchdog, watcher.ranks)
+    watcher.ranks.lead_to(model)
+    return algorithm
+
+
+def follow(config: RunConfig, *, seed: int, ranks: Ranks) -> None:
+    """Train beside the process that leads: the same weights, other episodes, no files.
+
+    Args:
+        config: the run's configuration.
+        seed: its seed.
+        ranks: which of the processes this is.
+    """
+    prepare(config.threads)
+    model = ranks.wait_for_leader()
+    with Watchdog(config.limits) as watchdog, tempfile.TemporaryDirectory() as scratch:
+        sums = Path(scratch) / SUMS_FOLDER
+        algorithm = build_algorithm(config, build_policy(config, seed, model), seed, sums, watchdog, ranks)
+        if (model / "algorithm.json").is_file():
+            algorithm.restore(model)
+        algorithm.learn(updates=config.updates)
 
 
 def _learn(config: RunConfig, run: RunFolder, watcher: _Watcher, algorithm: Learner) -> tuple[float, bool]:
@@ -298,6 +325,7 @@ def _learn(config: RunConfig, run: RunFolder, watcher: _Watcher, algorithm: Lear
     try:
         algorithm.learn(updates=config.updates, callbacks=(watcher,))
     except _TimeUp:
+        watcher.ranks.gather(True)
         display.message(f"Stopped after {config.max_minutes:g} minutes (max_minutes), {algorithm.n_updates} updates.")
     except KeyboardInterrupt:
         interrupted = True

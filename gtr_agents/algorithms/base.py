@@ -22,6 +22,7 @@ from gtr_agents.algorithms.teacher_view import LearnerTeacher
 from gtr_agents.diagnostics import trajectory_metrics
 from gtr_agents.errors import CheckpointError, ConfigError
 from gtr_agents.files import check_folder, publish_folder
+from gtr_agents.ranks import Ranks
 from gtr_agents.rollout import RolloutCollector
 from gtr_agents.seeding import numpy_generator, torch_generator
 from gtr_agents.types import Rollout
@@ -90,6 +91,20 @@ def check_guidance(guidance: Guidance | None, teacher: Teacher | None, thinker: 
         raise ConfigError(f"{type(guidance).__name__} needs a teacher: pass teacher=TeacherManager(), or a thinker.")
 
 
+def _check_shared(ranks: Ranks, rollout: RolloutSettings, guidance: Guidance | None) -> None:
+    """Check that several processes can share the work."""
+    if rollout.hands < ranks.size:
+        raise ConfigError(
+            f"{ranks.size} processes share the hands of an update: rollout.hands must be at least {ranks.size}, "
+            f"got {rollout.hands}."
+        )
+    if guidance is not None and guidance.needs == "thoughts":
+        raise ConfigError(
+            f"{type(guidance).__name__} keeps a dataset, which several processes do not share yet: use one process, "
+            "or guidance.name=reverse_kl."
+        )
+
+
 class Callback(Protocol):
     """What may watch a run. Raising ``KeyboardInterrupt`` ends it after the current update's state is consistent."""
 
@@ -119,9 +134,10 @@ class Learner:
         thinker: a teacher without weights that writes thoughts, in the place of one with weights.
         seed: seed of the run.
         watchdog: ends what hangs while episodes are collected; None lets it.
+        ranks: the processes that train together, each with environments of its own; None for this one alone.
 
     Raises:
-        ConfigError: if the guidance needs a teacher that is not given.
+        ConfigError: if the guidance needs a teacher that is not given, or several processes cannot share the work.
     """
 
     def __init__(
@@ -136,8 +152,12 @@ class Learner:
         thinker: Thinker | None = None,
         seed: int = 0,
         watchdog: Watchdog | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         check_guidance(guidance, teacher, thinker)
+        self.ranks = ranks or Ranks()
+        if self.ranks.size > 1:
+            _check_shared(self.ranks, rollout or RolloutSettings(), guidance)
         self.policy = policy
         self.rollout_settings = rollout or RolloutSettings()
         self.guidance = guidance
@@ -195,7 +215,7 @@ class Learner:
             updates = max(1, total_timesteps // self.rollout_settings.n_steps)
         if self.teacher is not None and self.teacher.version == 0:
             self.teacher.start(self.policy.live_state())
-        while self.n_updates < updates:
+        while self.n_updates < updates and not any(self.ranks.gather(False)):
             done = self.n_updates
             try:
                 self._one_update(self.n_updates / updates, callbacks)
@@ -215,9 +235,7 @@ class Learner:
         for callback in callbacks:
             callback.on_phase("collecting", self._expected_episodes())
         rollout = self.collect(callbacks)
-        metrics = {f"rollout/{name}": value for name, value in trajectory_metrics(rollout.trajectories).items()}
-        metrics["rollout/seconds"] = rollout.seconds
-        metrics["rollout/steps_per_second"] = len(rollout.steps) / max(rollout.seconds, 1e-9)
+        metrics = self._rollout_metrics(rollout)
         n_steps = len(rollout.steps)
         if self.guidance is not None:
             metrics |= self._ask_teacher(self.guidance, rollout, progress, callbacks)
@@ -227,7 +245,7 @@ class Learner:
             metrics |= self.update(rollout, progress)
         with signals_held():  # counters and teacher belong together: a checkpoint without its merge would be lost
             self.n_updates += 1
-            self.num_timesteps += n_steps
+            self.num_timesteps += sum(self.ranks.gather(n_steps))
             if self._collector is not None and not self.rollout_settings.hands:  # episodes go on in the next update
                 self._boundary = {"tasks_drawn": self._tasks.drawn, "running": self._collector.running()}
             if self.guidance is not None:
@@ -240,6 +258,21 @@ class Learner:
             metrics |= self.thinker.diagnostics()
         for callback in callbacks:
             callback.on_update(self, rollout, metrics)
+
+    def _rollout_metrics(self, rollout: Rollout) -> dict[str, float]:
+        """What was collected; of several processes, the mean over them, by their numbers of episodes."""
+        metrics = trajectory_metrics(rollout.trajectories)
+        if self.ranks.size > 1:
+            parts = [part for part in self.ranks.gather(metrics) if part["episodes"]]
+            for name in sorted({name for part in parts for name in part} - {"episodes", "steps"}):
+                having = [part for part in parts if name in part]
+                total = sum(part["episodes"] for part in having)
+                metrics[name] = sum(part["episodes"] * part[name] for part in having) / total
+            metrics |= {name: sum(part[name] for part in parts) for name in ("episodes", "steps")}
+            metrics["processes"] = self.ranks.size
+        metrics["seconds"] = rollout.seconds
+        metrics["steps_per_second"] = len(rollout.steps) / max(rollout.seconds, 1e-9)
+        return {f"rollout/{name}": value for name, value in metrics.items()}
 
     def _ask_teacher(
         self, guidance: Guidance, rollout: Rollout, progress: float, callbacks: Sequence[Callback]
@@ -293,7 +326,7 @@ class Learner:
             )
             if self._boundary["running"] is not None:
                 self._collector.resume(self.policy, self._boundary["running"])
-        generator = torch_generator(self.seed, "sampling", self.n_updates)
+        generator = torch_generator(self.seed, "sampling", self.n_updates, *self.ranks.name)
 
         def report(_trajectory: object) -> None:
             for callback in callbacks:
@@ -301,7 +334,8 @@ class Learner:
 
         if hands := self.rollout_settings.hands:
             rng = numpy_generator(self.seed, "tasks", self.n_updates)
-            seeds = [int(s) for s in rng.integers(2**31, size=hands) for _ in range(self.rollout_settings.attempts)]
+            tasks = self.ranks.share(rng.integers(2**31, size=hands).tolist())
+            seeds = [int(s) for s in tasks for _ in range(self.rollout_settings.attempts)]
             return self._collector.play_episodes(self.policy, seeds, generator=generator, on_episode=report)
         n_steps = self.rollout_settings.n_steps
         return self._collector.play_steps(self.policy, n_steps, self._tasks, generator=generator, on_episode=report)

@@ -83,11 +83,17 @@ class PPOSettings:
 
 @dataclass(frozen=True, slots=True)
 class _Samples:
-    """The steps of a rollout with their normalised advantages and value targets, [N] each."""
+    """This process's steps of a rollout with their normalised advantages and value targets, [N] each."""
 
     steps: list[Step]
     advantages: NDArray[np.float64]
     returns: NDArray[np.float64]
+    first: int = 0
+    """Number of the first one among the samples of all processes."""
+
+    def among(self, chosen: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Which of the chosen samples of all processes are here; numbers that count these only."""
+        return chosen[(chosen >= self.first) & (chosen < self.first + len(self.steps))] - self.first
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -202,17 +208,19 @@ class PPO(Learner):
         s = self.settings
         learning_rate = cosine_learning_rate(progress, 1, s.learning_rate, s.final_learning_rate)
         rng = numpy_generator(self.seed, "minibatches", self.n_updates)
-        steps = rollout.steps
-        raw, returns = self.advantages(rollout)
+        own, returns = self.advantages(rollout)
+        parts = self.ranks.gather((own, returns, [step.response.value for step in rollout.steps]))
+        raw = np.concatenate([part for part, _, _ in parts])  # of all processes: all share one normalisation
         if not np.isfinite(raw).all():
             raise TrainingError(
                 "An advantage is not finite: a reward, a guidance reward or a value was nan or infinite."
             )
-        samples = _Samples(steps, normalise(raw), returns)
-        keep = np.flatnonzero(np.abs(raw) > FLAT * raw.std()) if s.skip_flat else np.arange(len(steps))
+        first = sum(len(part) for part, _, _ in parts[: self.ranks.index])
+        samples = _Samples(rollout.steps, normalise(raw)[first : first + len(own)], returns, first)
+        keep = np.flatnonzero(np.abs(raw) > FLAT * raw.std()) if s.skip_flat else np.arange(len(raw))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        metrics: dict[str, list[float]] = defaultdict(list)
+        metrics: dict[str, list[tuple[float, float]]] = defaultdict(list)
         ratio_error, skipped = 0.0, 0
         self._not_finite.clear()
         draws = numpy_generator(self.seed, "imitation", self.n_updates)
@@ -223,49 +231,70 @@ class PPO(Learner):
             for number, (minibatch, share) in enumerate(zip(pieces, shares, strict=True)):
                 skipped += len(minibatch) - self._minibatch_step(samples, keep[minibatch], share, metrics)
                 if epoch == 0 and number == 0:
-                    ratio_error = max(metrics["ratio_error"], default=0.0)
+                    ratio_error = max((error for error, _ in metrics["ratio_error"]), default=0.0)
                 if skipped > s.max_skipped * len(keep) * s.epochs:
                     raise NotFiniteError(
                         f"{skipped} of {len(keep) * s.epochs} samples had no finite loss or gradient by epoch {epoch}, "
                         f"minibatch {number}: more than max_skipped={s.max_skipped:g}. Lower the learning rate.",
                         [samples.record(index) for index in self._not_finite],
                     )
-        summary = {f"train/{name}": float(np.mean(values)) for name, values in metrics.items() if name != "ratio_error"}
-        summary["train/ratio_error_first_epoch"] = ratio_error
+        metrics.pop("ratio_error", None)
+        summary = {f"train/{name}": mean for name, mean in self._means(metrics).items()}
+        summary["train/ratio_error_first_epoch"] = max(self.ranks.gather(ratio_error))
         summary["train/learning_rate"] = learning_rate
         summary["train/samples"] = float(len(keep))
         summary["train/skipped_samples"] = float(skipped)
         summary["train/advantage_std"] = float(raw.std())
         if s.baseline == "critic":
-            summary["train/explained_variance"] = explained_variance([s.response.value for s in steps], returns)
+            values, targets = [v for _, _, part in parts for v in part], np.concatenate([part for _, part, _ in parts])
+            summary["train/explained_variance"] = explained_variance(values, targets)
         return summary
+
+    def _means(self, metrics: dict[str, list[tuple[float, float]]]) -> dict[str, float]:
+        """Weighted means of all values of all processes."""
+        gathered = self.ranks.gather(dict(metrics))
+        means = {}
+        for name in sorted({name for part in gathered for name in part}):
+            values, weights = zip(*(pair for part in gathered for pair in part.get(name, ())), strict=True)
+            means[name] = float(np.average(values, weights=weights))
+        return means
 
     def _minibatch_step(
         self,
         samples: _Samples,
         chosen: NDArray[np.intp],
         imitated: list[Imitation],
-        metrics: dict[str, list[float]],
+        metrics: dict[str, list[tuple[float, float]]],
     ) -> int:
         """Make one optimizer step on the chosen samples and answers to imitate, and add its terms to the metrics.
 
+        Args:
+            samples: those of this process.
+            chosen: the minibatch, by numbers that count the samples of all processes.
+            imitated: answers to imitate.
+            metrics: values with their weights, by name.
+
         Returns:
-            Number of samples that were trained on; 0 if the gradient was not finite and no step was made.
+            Number of samples that were trained on by all processes; 0 if the gradient was not finite and no step was
+            made.
         """
-        trained = 0
+        own, used = samples.among(chosen), 0
         self.optimizer.zero_grad(set_to_none=True)
-        for piece in micro_batches(chosen, samples.lengths, self.settings.micro_batch_size):
+        for piece in micro_batches(own, samples.lengths, self.settings.micro_batch_size):
             for size, terms in self._accumulate(samples, piece, len(chosen)):
-                trained += size
+                used += size
                 for name, value in terms.items():
-                    metrics[name].append(float(value))
+                    metrics[name].append((float(value), size))
         if imitated:
             for name, mean in self._imitate(imitated).items():
-                metrics[name].append(mean)
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.trainable_parameters(), self.settings.max_grad_norm)
+                metrics[name].append((mean, 1.0))
+        parameters = self.policy.trainable_parameters()
+        self.ranks.sum_gradients(parameters)
+        trained = sum(self.ranks.gather(used))
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
         if not trained or not torch.isfinite(norm):
             return 0
-        metrics["grad_norm"].append(float(norm))
+        metrics["grad_norm"].append((float(norm), 1.0))
         self.optimizer.step()
         return trained
 
