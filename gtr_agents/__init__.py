@@ -12,6 +12,7 @@ from gtr_agents.errors import missing_package
 
 if TYPE_CHECKING:
     from gtr_agents.algorithms.base import RolloutSettings
+    from gtr_agents.algorithms.grpo import GRPO, GRPOSettings
     from gtr_agents.algorithms.ppo import PPO, PPOSettings
     from gtr_agents.evaluation import evaluate
     from gtr_agents.guidance.reverse_kl import ReverseKL
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "GRPO",
     "PPO",
     "ExternalTeacher",
+    "GRPOSettings",
     "OracleTeacher",
     "PPOSettings",
     "PromptTemplate",
@@ -42,6 +45,8 @@ __all__ = [
 
 _HOMES = {
     "ExternalTeacher": "gtr_agents.teachers.external",
+    "GRPO": "gtr_agents.algorithms.grpo",
+    "GRPOSettings": "gtr_agents.algorithms.grpo",
     "OracleTeacher": "gtr_agents.teachers.oracle",
     "PPO": "gtr_agents.algorithms.ppo",
     "PPOSettings": "gtr_agents.algorithms.ppo",

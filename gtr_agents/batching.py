@@ -34,6 +34,8 @@ class Batch:
     """Value targets, fp32 [B]."""
     token_advantages: torch.Tensor | None = None
     """What a teacher adds to the advantage of single tokens, fp32 [B, T], 0 at padding; None if nothing."""
+    initial_log_probs: torch.Tensor | None = None
+    """Log-probs under the model that training began with, fp32 [B, T], 0 at padding; None if not asked for."""
 
 
 def make_batch(
@@ -44,13 +46,17 @@ def make_batch(
     shape = (len(steps), max(len(r.token_ids) for r in responses))
     mask, thought_mask = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
     log_probs = np.zeros(shape, np.float32)
-    token_advantages = None
+    token_advantages = initial = None
+    if steps[0].initial_log_probs is not None:
+        initial = np.zeros(shape, np.float32)
     if any(step.token_advantages is not None for step in steps):
         token_advantages = np.zeros(shape, np.float32)
     for row, response in enumerate(responses):
         n = len(response.token_ids)
         if token_advantages is not None and (opinion := steps[row].token_advantages) is not None:
             token_advantages[row, :n] = opinion
+        if initial is not None:
+            initial[row, :n] = steps[row].initial_log_probs
         mask[row, :n] = True
         thought_mask[row, :n] = response.thought_mask
         log_probs[row, :n] = response.log_probs
@@ -64,6 +70,7 @@ def make_batch(
         advantages=torch.tensor(advantages, dtype=torch.float32, device=device),
         returns=torch.tensor(returns, dtype=torch.float32, device=device),
         token_advantages=None if token_advantages is None else torch.from_numpy(token_advantages).to(device),
+        initial_log_probs=None if initial is None else torch.from_numpy(initial).to(device),
     )
 
 

@@ -7,8 +7,8 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from gtr_agents.algorithms import algorithm_class
 from gtr_agents.algorithms.base import MakeEnv, check_guidance, text_env_maker
-from gtr_agents.algorithms.ppo import PPO
 from gtr_agents.config import RunConfig
 from gtr_agents.evaluation import Evaluator, episode_seeds
 from gtr_agents.guidance import guidance_class
@@ -18,6 +18,7 @@ from gtr_agents.seeding import child_seed
 from gtr_agents.teachers import TEACHERS, THINKERS, teacher_class
 
 if TYPE_CHECKING:
+    from gtr_agents.algorithms.policy_gradient import PolicyGradient
     from gtr_agents.guidance.base import Guidance
     from gtr_agents.ranks import Ranks
     from gtr_agents.teachers.base import Teacher, Thinker
@@ -158,12 +159,12 @@ def build_algorithm(
     folder: Path | None = None,
     watchdog: Watchdog | None = None,
     ranks: Ranks | None = None,
-) -> PPO:
+) -> PolicyGradient:
     """Build the algorithm with guidance, teacher (its accumulators in ``folder``) and training environment."""
-    return PPO(
+    return algorithm_class(config.algorithm)(
         policy,
         training_env(config),
-        settings=config.ppo,
+        settings=getattr(config, config.algorithm),
         rollout=config.rollout,
         guidance=build_guidance(config),
         teacher=build_teacher(config, folder),

@@ -13,6 +13,7 @@ import yaml
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 
 from gtr_agents.algorithms.base import RolloutSettings
+from gtr_agents.algorithms.grpo import GRPOSettings
 from gtr_agents.algorithms.ppo import PPOSettings
 from gtr_agents.errors import ConfigError, unknown_name
 from gtr_agents.evaluation import Split
@@ -179,8 +180,12 @@ class RunConfig:
     """Supervised initialisation; null starts from the model as it is."""
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
     """How much is collected per update."""
+    algorithm: Literal["ppo", "grpo"] = "ppo"
+    """How an update is made; the section of that name holds its options."""
     ppo: PPOSettings = field(default_factory=PPOSettings)
-    """How an update is made."""
+    """PPO, with a critic or with the attempts at a hand as baseline."""
+    grpo: GRPOSettings = field(default_factory=GRPOSettings)
+    """GRPO: the attempts at a hand are compared, whole episodes at a time."""
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     """How the teacher's opinion enters."""
     teacher: TeacherConfig = field(default_factory=TeacherConfig)

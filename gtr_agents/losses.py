@@ -93,6 +93,9 @@ def token_policy_loss(
     mask: Tensor,
     clip_range: float = 0.1,
     ratio_guard: float = 10.0,
+    *,
+    clip_high: float | None = None,
+    divisor: float | None = None,
 ) -> tuple[Tensor, Metrics]:
     """Compute the clipped PPO surrogate with one ratio per token (VL-DAC style, arXiv 2508.04280).
 
@@ -103,6 +106,9 @@ def token_policy_loss(
         mask: True marks a token that is trained, [B, T].
         clip_range: The c of ``clip(ratio, 1 - c, 1 + c)``.
         ratio_guard: As for :func:`clipped_policy_loss`.
+        clip_high: The c of the upper bound, if it is another (DAPO, arXiv 2503.14476).
+        divisor: Divide the sum over the tokens of a step by this, in the place of their number (Dr. GRPO, arXiv
+            2503.20783).
 
     Returns:
         Mean over the tokens of a step, then over all B steps (a step without a marked token counts as 0), and
@@ -114,25 +120,32 @@ def token_policy_loss(
     log_probs_old = torch.where(mask, log_probs_old, 0.0)
     if advantages.ndim == 1:
         advantages = advantages.unsqueeze(-1)
-    losses, parts = _surrogate(log_probs_new, log_probs_old, advantages, clip_range, ratio_guard)
+    losses, parts = _surrogate(log_probs_new, log_probs_old, advantages, clip_range, ratio_guard, clip_high)
     metrics = {name: masked_mean(value, mask) for name, value in parts.items()}
     metrics["ratio_error"] = _largest((log_probs_new - log_probs_old).detach().float())
-    return masked_mean(losses, mask, dim=-1).mean(), metrics
+    per_step = masked_mean(losses, mask, dim=-1) if divisor is None else masked_sum(losses, mask, dim=-1) / divisor
+    return per_step.mean(), metrics
 
 
 def _surrogate(
-    log_probs_new: Tensor, log_probs_old: Tensor, advantages: Tensor, clip_range: float, ratio_guard: float
+    log_probs_new: Tensor,
+    log_probs_old: Tensor,
+    advantages: Tensor,
+    clip_range: float,
+    ratio_guard: float,
+    clip_high: float | None = None,
 ) -> tuple[Tensor, Metrics]:
     """Return element-wise losses and what the metrics are averaged from."""
+    clip_high = clip_range if clip_high is None else clip_high
     log_ratio = log_probs_new.float() - log_probs_old.float()
     # Beyond the guard only the clipped term is used; the clamp keeps exp() and its gradient finite there.
     ratio = log_ratio.clamp(max=math.log(ratio_guard) + 1.0).exp()
-    clipped = ratio.clamp(1.0 - clip_range, 1.0 + clip_range) * advantages
+    clipped = ratio.clamp(1.0 - clip_range, 1.0 + clip_high) * advantages
     guarded = log_ratio > math.log(ratio_guard)
     objective = torch.where(guarded, clipped, torch.minimum(ratio * advantages, clipped))
     with torch.no_grad():
         parts = {
-            "clip_fraction": ((ratio - 1.0).abs() > clip_range).float(),
+            "clip_fraction": ((ratio < 1.0 - clip_range) | (ratio > 1.0 + clip_high)).float(),
             "approx_kl": ratio - 1.0 - log_ratio,
             "ratio_guard_fraction": guarded.float(),
         }
@@ -219,6 +232,20 @@ def reduce_terms(terms: NDArray[np.floating], mask: NDArray[np.bool_], reduce: s
     if not marked.size:
         return 0.0
     return float(marked.mean() if reduce == "mean" else marked.sum())
+
+
+def learning_rate_at(schedule: str, progress: float, start: float, end: float) -> float:
+    """Return the learning rate at a share of the run.
+
+    Args:
+        schedule: ``"cosine"``, ``"linear"`` or ``"constant"``.
+        progress: Share of the run that is done, in [0, 1].
+        start: Rate at the beginning.
+        end: Rate at the end; unused if constant.
+    """
+    if schedule == "constant":
+        return start
+    return cosine_learning_rate(progress, 1, start, end) if schedule == "cosine" else start + progress * (end - start)
 
 
 def cosine_learning_rate(update: float, n_updates: float, start: float = 1e-5, end: float = 1e-9) -> float:

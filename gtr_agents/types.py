@@ -113,6 +113,8 @@ class Step:
     """Teacher log-probabilities of the sampled tokens at temperature 1, float32 [T]; None without a teacher."""
     info: dict[str, Any] = field(default_factory=dict)
     """What the environment told *before* this step's action: state facts used by metrics (``numbers``, ...)."""
+    initial_log_probs: FloatArray | None = None
+    """Log-probs of the sampled tokens under the model that training began with, float32 [T]; None if not asked for."""
     token_advantages: FloatArray | None = None
     """The teacher's opinion token by token, added to the step's normalised advantage, float32 [T]; None for none."""
     expert_answer: str | None = None

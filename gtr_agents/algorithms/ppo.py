@@ -2,44 +2,29 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat
 
 from gtr_agents.advantages import normalise, trajectory_advantages
-from gtr_agents.algorithms.base import Learner, MakeEnv
+from gtr_agents.algorithms.policy_gradient import PolicyGradient, UpdateSettings
 from gtr_agents.baselines import tree_advantages
-from gtr_agents.batching import Batch, make_batch, micro_batches, minibatches
-from gtr_agents.errors import ConfigError, NotFiniteError, TrainingError
-from gtr_agents.losses import (
-    clipped_policy_loss,
-    clipped_value_loss,
-    cosine_learning_rate,
-    token_policy_loss,
-    turn_log_prob,
-)
-from gtr_agents.metrics import explained_variance
-from gtr_agents.seeding import numpy_generator
-from gtr_agents.types import Rollout, Share, Step
+from gtr_agents.batching import Batch
+from gtr_agents.errors import ConfigError
+from gtr_agents.losses import clipped_policy_loss, clipped_value_loss, token_policy_loss, turn_log_prob
+from gtr_agents.types import Rollout, Share
 
 if TYPE_CHECKING:
-    from gtr_agents.guidance.imitation import Imitation
-    from gtr_agents.policies.vlm import VLMPolicy
-
-
-FLAT = 0.02
-"""Steps whose raw advantage is smaller than this, in standard deviations, count as flat."""
+    from gtr_agents.policies.vlm import PolicyOutput
 
 
 @dataclass(frozen=True, slots=True)
-class PPOSettings:
-    """How an update is made. Defaults are the paper's (arXiv 2512.13043) unless a line says otherwise."""
+class PPOSettings(UpdateSettings):
+    """How PPO makes an update. Defaults are the paper's (arXiv 2512.13043) unless a line says otherwise."""
 
     gamma: Share = 0.9
     """Discount per environment step, in [0, 1]."""
@@ -47,82 +32,27 @@ class PPOSettings:
     """GAE lambda, in [0, 1]."""
     baseline: Literal["critic", "tree"] = "critic"
     """What a step is compared with: the value head (GAE), or the other attempts at the same hand (ours)."""
-    clip_range: PositiveFloat = 0.1
-    """PPO clip range."""
-    epochs: PositiveInt = 4
-    """Passes over the rollout per update."""
-    minibatch_size: PositiveInt = 128
-    """Steps per optimizer step."""
-    micro_batch_size: PositiveInt = 256
-    """Steps per forward pass; gradients are accumulated to the minibatch."""
-    learning_rate: NonNegativeFloat = 1e-5
-    """Learning rate of the first update."""
-    final_learning_rate: NonNegativeFloat = 1e-9
-    """Where the cosine schedule ends after the last update."""
-    adam_eps: float = 1e-7
-    """Adam's epsilon."""
-    adam_betas: tuple[float, float] = (0.9, 0.999)
-    """Adam's averaging constants."""
-    max_grad_norm: PositiveFloat = 1.0
-    """The gradient norm is clipped to this (ours; the reference's clip has no effect)."""
+    normalise: Literal["batch", "none"] = "batch"
+    """Whether advantages are shifted and scaled to mean 0 and standard deviation 1, over all steps of all processes."""
     thought_coef: NonNegativeFloat = 0.5
     """Weight of the thought tokens in the turn-level ratio (Points24: 0.5, ALFWorld: 0.2)."""
     ratio: Literal["turn", "token"] = "turn"
-    """One PPO ratio per step, or one per token (arXiv 2508.04280)."""
+    """One PPO ratio per step, or one per token (VL-DAC, arXiv 2508.04280)."""
     token_scope: Literal["action", "all"] = "all"
     """Which tokens the token-level ratio trains."""
     value_coef: NonNegativeFloat = 0.5
-    """Weight of the value loss; unused with the tree baseline."""
+    """Weight of the value loss; unused with the tree baseline. ``policy.value_stop_gradient`` decouples it (VL-DAC)."""
     placement: Literal["reward", "advantage"] = "reward"
     """Where guidance enters: the reward before GAE, or the advantage."""
-    skip_flat: bool = False
-    """True leaves out steps whose advantage is below FLAT (all attempts agree): cost without gradient (ours)."""
-    max_skipped: Share = 0.05
-    """Samples without a finite loss are skipped and counted; a larger share of them than this stops the run."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Samples:
-    """This process's steps of a rollout with their normalised advantages and value targets, [N] each."""
-
-    steps: list[Step]
-    advantages: NDArray[np.float64]
-    returns: NDArray[np.float64]
-    first: int = 0
-    """Number of the first one among the samples of all processes."""
-
-    def among(self, chosen: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Which of the chosen samples of all processes are here; numbers that count these only."""
-        return chosen[(chosen >= self.first) & (chosen < self.first + len(self.steps))] - self.first
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """What orders steps by padding, int64 [N]: the prompt's class, then the response's tokens."""
-        return np.array([s.prompt.length_class * 10_000 + len(s.response.token_ids) for s in self.steps])
-
-    def record(self, index: int) -> dict[str, Any]:
-        """Everything that the loss of one sample comes from but the picture and the weights, as JSON holds it."""
-        step = self.steps[index]
-        response = step.response
-        return {
-            "sample": index,
-            "prompt": step.prompt.text,
-            "answer": response.text,
-            "token_ids": response.token_ids.tolist(),
-            "log_probs": [str(value) for value in response.log_probs],  # as text, because JSON knows no nan
-            "value": str(response.value),
-            "advantage": str(self.advantages[index]),
-            "return": str(self.returns[index]),
-        }
-
-
-class PPO(Learner):
+class PPO(PolicyGradient):
     """Proximal policy optimisation of written answers, with an optional teacher for the thoughts.
 
     Without guidance this is RL4VLM (arXiv 2405.10292); with :class:`ReverseKL` and a :class:`TeacherManager` it is
-    GTR-Turbo (KL) (arXiv 2512.13043). Deviations from textbook PPO: the ratio is of whole answers, with thought tokens
-    weighted; no entropy bonus; dropout is off throughout, so the ratio is 1 before the first optimizer step, which is
-    measured in every update.
+    GTR-Turbo (KL) (arXiv 2512.13043). With ``ratio="token"`` and a value head that sends no gradient into the model
+    (``value_stop_gradient``) it is VL-DAC (arXiv 2508.04280). Deviations from textbook PPO: the ratio is of whole
+    answers, with thought tokens weighted; no entropy bonus unless asked for; dropout is off throughout.
 
     Args:
         policy: the policy to train, in place.
@@ -134,51 +64,27 @@ class PPO(Learner):
         ConfigError: if settings contradict each other.
     """
 
-    def __init__(
-        self, policy: VLMPolicy, env: str | MakeEnv, *, settings: PPOSettings | None = None, **kwargs: Any
-    ) -> None:
-        super().__init__(policy, env, **kwargs)
-        self.settings = settings or PPOSettings()
+    settings_class = PPOSettings
+    settings: PPOSettings
+
+    @property
+    def uses_values(self) -> bool:  # type: ignore[override]
+        """True if the value head is trained."""
+        return self.settings.baseline == "critic"
+
+    @property
+    def token_ratio(self) -> bool:  # type: ignore[override]
+        """True if every token has a ratio of its own."""
+        return self.settings.ratio == "token"
+
+    def check_settings(self) -> None:
+        """Raise :class:`ConfigError` if the settings contradict each other."""
         if self.settings.baseline == "tree" and self.rollout_settings.attempts < 2:
             raise ConfigError("The tree baseline compares attempts at one hand: it needs rollout.attempts >= 2.")
         if self.settings.baseline == "tree" and not self.rollout_settings.hands:
             raise ConfigError("The tree baseline needs whole episodes in groups: set rollout.hands above 0.")
         if self.settings.baseline == "tree" and self.settings.placement != "reward":
             raise ConfigError("The tree baseline counts guidance as a reward: set ppo.placement to reward.")
-        if self.guidance is not None and self.guidance.per_token and self.settings.ratio != "token":
-            raise ConfigError("Guidance per token needs one ratio per token: set ppo.ratio to token.")
-        self._not_finite: list[int] = []
-        self.optimizer = torch.optim.Adam(
-            policy.trainable_parameters(),
-            lr=self.settings.learning_rate,
-            eps=self.settings.adam_eps,
-            betas=self.settings.adam_betas,
-        )
-
-    @classmethod
-    def load(cls, folder: str | Path, env: str | MakeEnv = "Points24-v0", **kwargs: Any) -> PPO:
-        """Load what :meth:`save` wrote, to act or to go on training.
-
-        Args:
-            folder: a checkpoint folder.
-            env: the environment to go on training in.
-            **kwargs: as the constructor; pass the same settings, guidance and teacher to go on training.
-        """
-        from gtr_agents.policies.vlm import VLMPolicy
-
-        algorithm = cls(VLMPolicy.from_pretrained(folder), env, **kwargs)
-        algorithm.restore(folder)
-        return algorithm
-
-    def state(self) -> dict[str, Any]:
-        """The optimizer's state."""
-        return {"optimizer": self.optimizer.state_dict()["state"]}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Restore the optimizer's state."""
-        groups = self.optimizer.state_dict()["param_groups"]
-        moments = {int(index): values for index, values in state["optimizer"].items()}
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
     def advantages(self, rollout: Rollout) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Raw advantages and value targets of all steps of a rollout, trajectory by trajectory, [N] each."""
@@ -191,165 +97,13 @@ class PPO(Learner):
         ]
         return np.concatenate([a for a, _ in pairs]), np.concatenate([r for _, r in pairs])
 
-    def update(self, rollout: Rollout, progress: float) -> dict[str, float]:
-        """Train on a rollout.
+    def scaled(self, advantages: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Normalise over all steps of all processes, if the settings say so; [N]."""
+        return normalise(advantages) if self.settings.normalise == "batch" else advantages
 
-        Args:
-            rollout: freshly collected with the current weights, rewards complete.
-            progress: share of the run that is done, in [0, 1): where the learning rate schedule stands.
-
-        Returns:
-            Metrics under ``train/``.
-
-        Raises:
-            TrainingError: if an advantage is not finite.
-            NotFiniteError: if the loss or gradient of too many samples is not; it holds those without a finite loss.
-        """
+    def policy_loss(self, batch: Batch, output: PolicyOutput) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Clipped surrogate and value loss of a batch."""
         s = self.settings
-        learning_rate = cosine_learning_rate(progress, 1, s.learning_rate, s.final_learning_rate)
-        rng = numpy_generator(self.seed, "minibatches", self.n_updates)
-        own, returns = self.advantages(rollout)
-        parts = self.ranks.gather((own, returns, [step.response.value for step in rollout.steps]))
-        raw = np.concatenate([part for part, _, _ in parts])  # of all processes: all share one normalisation
-        if not np.isfinite(raw).all():
-            raise TrainingError(
-                "An advantage is not finite: a reward, a guidance reward or a value was nan or infinite."
-            )
-        first = sum(len(part) for part, _, _ in parts[: self.ranks.index])
-        samples = _Samples(rollout.steps, normalise(raw)[first : first + len(own)], returns, first)
-        keep = np.flatnonzero(np.abs(raw) > FLAT * raw.std()) if s.skip_flat else np.arange(len(raw))
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        metrics: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        ratio_error, skipped = 0.0, 0
-        self._not_finite.clear()
-        draws = numpy_generator(self.seed, "imitation", self.n_updates)
-        for epoch in range(s.epochs):
-            imitated = [] if self.guidance is None else self.guidance.draw(len(keep), draws)
-            pieces = list(minibatches(len(keep), s.minibatch_size, rng))
-            shares = [imitated[number :: len(pieces)] for number in range(len(pieces))]
-            for number, (minibatch, share) in enumerate(zip(pieces, shares, strict=True)):
-                skipped += len(minibatch) - self._minibatch_step(samples, keep[minibatch], share, metrics)
-                if epoch == 0 and number == 0:
-                    ratio_error = max((error for error, _ in metrics["ratio_error"]), default=0.0)
-                if skipped > s.max_skipped * len(keep) * s.epochs:
-                    raise NotFiniteError(
-                        f"{skipped} of {len(keep) * s.epochs} samples had no finite loss or gradient by epoch {epoch}, "
-                        f"minibatch {number}: more than max_skipped={s.max_skipped:g}. Lower the learning rate.",
-                        [samples.record(index) for index in self._not_finite],
-                    )
-        metrics.pop("ratio_error", None)
-        summary = {f"train/{name}": mean for name, mean in self._means(metrics).items()}
-        summary["train/ratio_error_first_epoch"] = max(self.ranks.gather(ratio_error))
-        summary["train/learning_rate"] = learning_rate
-        summary["train/samples"] = float(len(keep))
-        summary["train/skipped_samples"] = float(skipped)
-        summary["train/advantage_std"] = float(raw.std())
-        if s.baseline == "critic":
-            values, targets = [v for _, _, part in parts for v in part], np.concatenate([part for _, part, _ in parts])
-            summary["train/explained_variance"] = explained_variance(values, targets)
-        return summary
-
-    def _means(self, metrics: dict[str, list[tuple[float, float]]]) -> dict[str, float]:
-        """Weighted means of all values of all processes."""
-        gathered = self.ranks.gather(dict(metrics))
-        means = {}
-        for name in sorted({name for part in gathered for name in part}):
-            values, weights = zip(*(pair for part in gathered for pair in part.get(name, ())), strict=True)
-            means[name] = float(np.average(values, weights=weights))
-        return means
-
-    def _minibatch_step(
-        self,
-        samples: _Samples,
-        chosen: NDArray[np.intp],
-        imitated: list[Imitation],
-        metrics: dict[str, list[tuple[float, float]]],
-    ) -> int:
-        """Make one optimizer step on the chosen samples and answers to imitate, and add its terms to the metrics.
-
-        Args:
-            samples: those of this process.
-            chosen: the minibatch, by numbers that count the samples of all processes.
-            imitated: answers to imitate.
-            metrics: values with their weights, by name.
-
-        Returns:
-            Number of samples that were trained on by all processes; 0 if the gradient was not finite and no step was
-            made.
-        """
-        own, used = samples.among(chosen), 0
-        self.optimizer.zero_grad(set_to_none=True)
-        for piece in micro_batches(own, samples.lengths, self.settings.micro_batch_size):
-            for size, terms in self._accumulate(samples, piece, len(chosen)):
-                used += size
-                for name, value in terms.items():
-                    metrics[name].append((float(value), size))
-        if imitated:
-            for name, mean in self._imitate(imitated).items():
-                metrics[name].append((mean, 1.0))
-        parameters = self.policy.trainable_parameters()
-        self.ranks.sum_gradients(parameters)
-        trained = sum(self.ranks.gather(used))
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
-        if not trained or not torch.isfinite(norm):
-            return 0
-        metrics["grad_norm"].append((float(norm), 1.0))
-        self.optimizer.step()
-        return trained
-
-    def _imitate(self, imitated: list[Imitation]) -> dict[str, float]:
-        """Add the gradient of the mean cross-entropy of the trained tokens of some answers, at temperature 1.
-
-        It goes into the same optimizer step as PPO's: one learning rate, one clip of the gradient's norm.
-
-        Returns:
-            ``sft_loss`` in nats per token, and the share of samples without a finite loss, which are left out.
-        """
-        assert self.guidance is not None
-        n_tokens = sum(int(sample.mask.sum()) for sample in imitated)
-        lengths = np.array([s.prompt.length_class * 10_000 + len(s.token_ids) for s in imitated])
-        total, lost = 0.0, 0
-        for piece in micro_batches(np.arange(len(imitated)), lengths, self.settings.micro_batch_size):
-            chosen = [imitated[i] for i in piece]
-            output = self.policy.evaluate([s.prompt for s in chosen], [s.token_ids for s in chosen], temperature=1.0)
-            trained = torch.zeros_like(output.mask)
-            for row, sample in enumerate(chosen):
-                trained[row, : len(sample.mask)] = torch.from_numpy(sample.mask)
-            loss = -output.log_probs[trained].sum() / max(n_tokens, 1)
-            if torch.isfinite(loss):
-                (self.guidance.weight * loss).backward()
-                total += float(loss.detach())
-            else:
-                lost += len(chosen)
-        return {"sft_loss": total, "sft_skipped": lost / len(imitated)}
-
-    def _accumulate(
-        self, samples: _Samples, indices: NDArray[np.intp], total: int
-    ) -> list[tuple[int, dict[str, torch.Tensor]]]:
-        """Add the gradient of some samples of a minibatch of ``total``, without those whose loss is not finite.
-
-        A piece with a bad sample is halved until the sample is alone; nothing of it reaches the gradient.
-
-        Returns:
-            Number of samples and terms of each piece that was used.
-        """
-        steps = [samples.steps[i] for i in indices]
-        batch = make_batch(steps, samples.advantages[indices], samples.returns[indices], self.policy.device)
-        loss, terms = self.losses(batch)
-        if torch.isfinite(loss):
-            (len(indices) / total * loss).backward()
-            return [(len(indices), terms)]
-        if len(indices) == 1:
-            self._not_finite.append(int(indices[0]))
-            return []
-        half = len(indices) // 2
-        return self._accumulate(samples, indices[:half], total) + self._accumulate(samples, indices[half:], total)
-
-    def losses(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Total loss of a batch and its detached terms: policy, value and the surrogate's metrics."""
-        s = self.settings
-        output = self.policy.evaluate(batch.prompts, batch.token_ids)
         if s.ratio == "token":
             mask = batch.mask if s.token_scope == "all" else batch.mask & ~batch.thought_mask
             advantages = batch.advantages

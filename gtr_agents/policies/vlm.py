@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -139,6 +139,11 @@ class VLMPolicy:
             ModelError: if the folder holds no model, no processor, or weights that are not safetensors.
         """
         return _load(cls, str(path), lora, device, dtype, trust_remote_code, kwargs)
+
+    @property
+    def is_adapted(self) -> bool:
+        """True if a LoRA adapter is trained, False if all weights are."""
+        return lora.is_adapted(self.model)
 
     @property
     def device(self) -> torch.device:
@@ -300,6 +305,7 @@ class VLMPolicy:
         *,
         temperature: float | None = None,
         with_prompts: bool = False,
+        entropy_gradient: bool = False,
     ) -> PolicyOutput:
         """Score given answers under their own prompts, with gradient.
 
@@ -308,6 +314,7 @@ class VLMPolicy:
             token_ids: the sampled token ids, int64 [T] each, unpadded.
             temperature: of the scored density; default the sampling temperature.
             with_prompts: True also scores the text of the prompts, for supervised training.
+            entropy_gradient: True lets the entropy have a gradient, too.
 
         Returns:
             Log-probs, entropy and values; padded on the right to the longest answer.
@@ -322,7 +329,7 @@ class VLMPolicy:
             logits = logits[:, -length - 1 :]
         log_probs = policy_log_probs(logits[:, :-1], self.banned, temperature or self.temperature)
         chosen = log_probs.gather(-1, targets.unsqueeze(-1)).squeeze(-1).masked_fill(~mask, 0.0)
-        with torch.no_grad():
+        with nullcontext() if entropy_gradient else torch.no_grad():
             entropy = entropy_of(log_probs).masked_fill(~mask, 0.0)
         return PolicyOutput(chosen, entropy, self.value_head(hidden[0][:, 0]), mask, prompt_loss)
 
@@ -352,9 +359,14 @@ class VLMPolicy:
 
     @torch.no_grad()
     def score(
-        self, prompts: Sequence[Prompt], token_ids: Sequence[np.ndarray[Any, Any]], *, batch_size: int = 64
+        self,
+        prompts: Sequence[Prompt],
+        token_ids: Sequence[np.ndarray[Any, Any]],
+        *,
+        batch_size: int = 64,
+        temperature: float = 1.0,
     ) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
-        """Log-probabilities at temperature 1 of given answers under their own prompts, without gradient.
+        """Log-probabilities of given answers under their own prompts, without gradient.
 
         This is what a teacher does with a student's thoughts: same tokens, same prompt, same image.
 
@@ -362,6 +374,7 @@ class VLMPolicy:
             prompts: the prompts the answers were sampled under.
             token_ids: the sampled token ids, int64 [T] each.
             batch_size: answers scored at once.
+            temperature: of the scored density.
 
         Returns:
             One float32 [T] per answer.
@@ -370,7 +383,7 @@ class VLMPolicy:
         order = np.argsort([prompt.length_class for prompt in prompts], kind="stable")
         for start in range(0, len(prompts), batch_size):
             chunk = order[start : start + batch_size]
-            output = self.evaluate([prompts[i] for i in chunk], [token_ids[i] for i in chunk], temperature=1.0)
+            output = self.evaluate([prompts[i] for i in chunk], [token_ids[i] for i in chunk], temperature=temperature)
             for i, row in zip(chunk, output.log_probs.cpu().numpy(), strict=True):
                 scores[i] = row[: len(token_ids[i])].copy()
         return [scores[i] for i in range(len(prompts))]

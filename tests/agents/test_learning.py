@@ -12,6 +12,8 @@ import pytest
 from small_models import text_env, tiny_policy
 
 from gtr_agents.algorithms.base import RolloutSettings
+from gtr_agents.algorithms.grpo import GRPO, GRPOSettings
+from gtr_agents.algorithms.policy_gradient import PolicyGradient
 from gtr_agents.algorithms.ppo import PPO, PPOSettings
 from gtr_agents.demonstrations import demonstrations
 from gtr_agents.evaluation import Evaluator
@@ -37,8 +39,8 @@ class OneRightAction(gym.Env[Any, Any]):
         return self._observe(), float(won), True, False, {"success": won}
 
 
-@pytest.mark.parametrize("baseline", ["tree", "critic"])
-def test_reinforcement_finds_the_action_that_pays(schooled: Path, baseline: str) -> None:
+@pytest.mark.parametrize("method", ["tree", "critic", "grpo"])
+def test_reinforcement_finds_the_action_that_pays(schooled: Path, method: str) -> None:
     policy = VLMPolicy.from_pretrained(schooled, temperature=1.0)
     played = Evaluator(lambda: OneRightAction(""), episodes=64)(policy)
     actions = Counter(t.steps[0].response.answer.action for t in played.trajectories)
@@ -46,12 +48,14 @@ def test_reinforcement_finds_the_action_that_pays(schooled: Path, baseline: str)
     right = [action for action, _ in actions.most_common() if action][1]
     evaluator = Evaluator(lambda: OneRightAction(right), episodes=128)
     assert 0.0 < evaluator(policy).success_rate < 0.3
-    algorithm = PPO(
-        policy,
-        lambda: OneRightAction(right),
-        settings=PPOSettings(baseline=baseline, epochs=1, minibatch_size=32, learning_rate=1e-3, thought_coef=0.0),
-        rollout=RolloutSettings(n_envs=64, n_steps=64, hands=4 if baseline == "tree" else 0, attempts=16),
-    )
+    options: dict[str, Any] = {"epochs": 1, "minibatch_size": 32, "learning_rate": 1e-3}
+    rollout = RolloutSettings(n_envs=64, n_steps=64, hands=0 if method == "critic" else 4, attempts=16)
+    algorithm: PolicyGradient
+    if method == "grpo":
+        algorithm = GRPO(policy, lambda: OneRightAction(right), settings=GRPOSettings(**options), rollout=rollout)
+    else:
+        settings = PPOSettings(baseline=method, thought_coef=0.0, **options)
+        algorithm = PPO(policy, lambda: OneRightAction(right), settings=settings, rollout=rollout)
     algorithm.learn(updates=14)
     assert evaluator(policy).interval[0] > 0.35
 

@@ -1,0 +1,394 @@
+"""What algorithms that follow the gradient of answers share: minibatches, accumulation, terms, processes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+
+from gtr_agents.advantages import normalise
+from gtr_agents.algorithms.base import Learner, MakeEnv
+from gtr_agents.batching import Batch, make_batch, micro_batches, minibatches
+from gtr_agents.errors import ConfigError, NotFiniteError, TrainingError
+from gtr_agents.losses import learning_rate_at, masked_mean
+from gtr_agents.metrics import explained_variance
+from gtr_agents.seeding import numpy_generator
+from gtr_agents.types import Rollout, Share, Step
+
+if TYPE_CHECKING:
+    from gtr_agents.guidance.imitation import Imitation
+    from gtr_agents.policies.vlm import PolicyOutput, VLMPolicy
+
+Terms = dict[str, list[tuple[float, float]]]
+"""Values with their weights, by name."""
+FLAT = 0.02
+"""Steps whose raw advantage is smaller than this, in standard deviations, count as flat."""
+STOP_FACTOR = 1.5
+"""The epochs end when the policy has moved by this many times ``target_kl`` (as in Stable-Baselines3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateSettings:
+    """How an update is made, whatever the algorithm. Defaults are those of GTR-Turbo (arXiv 2512.13043)."""
+
+    clip_range: PositiveFloat = 0.1
+    """Clip range of the ratio."""
+    epochs: PositiveInt = 4
+    """Passes over the rollout per update."""
+    minibatch_size: PositiveInt = 128
+    """Steps per optimizer step."""
+    micro_batch_size: PositiveInt = 256
+    """Steps per forward pass; gradients are accumulated to the minibatch."""
+    learning_rate: NonNegativeFloat = 1e-5
+    """Learning rate of the first update."""
+    final_learning_rate: NonNegativeFloat = 1e-9
+    """Where the schedule ends after the last update."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls over the run; constant keeps the first one."""
+    adam_eps: float = 1e-7
+    """Adam's epsilon."""
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    """Adam's averaging constants."""
+    max_grad_norm: PositiveFloat = 1.0
+    """The gradient norm is clipped to this (ours; the reference's clip has no effect)."""
+    entropy_coef: NonNegativeFloat = 0.0
+    """Weight of the bonus for the entropy of the sampled tokens' distributions, mean over a step's tokens."""
+    kl_coef: NonNegativeFloat = 0.0
+    """Weight of the divergence from the model that training began with (estimator k3), mean over a step's tokens."""
+    target_kl: PositiveFloat | None = None
+    """An update ends early when ``approx_kl`` of a minibatch exceeds 1.5 times this; null never."""
+    skip_flat: bool = False
+    """True leaves out steps whose advantage is below FLAT (all attempts agree): cost without gradient (ours)."""
+    max_skipped: Share = 0.05
+    """Samples without a finite loss are skipped and counted; a larger share of them than this stops the run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """This process's steps of a rollout with their normalised advantages and value targets, [N] each."""
+
+    steps: list[Step]
+    advantages: NDArray[np.float64]
+    returns: NDArray[np.float64]
+    first: int = 0
+    """Number of the first one among the samples of all processes."""
+
+    def among(self, chosen: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Which of the chosen samples of all processes are here; numbers that count these only."""
+        return chosen[(chosen >= self.first) & (chosen < self.first + len(self.steps))] - self.first
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """What orders steps by padding, int64 [N]: the prompt's class, then the response's tokens."""
+        return np.array([s.prompt.length_class * 10_000 + len(s.response.token_ids) for s in self.steps])
+
+    def record(self, index: int) -> dict[str, Any]:
+        """Everything that the loss of one sample comes from but the picture and the weights, as JSON holds it."""
+        step = self.steps[index]
+        response = step.response
+        return {
+            "sample": index,
+            "prompt": step.prompt.text,
+            "answer": response.text,
+            "token_ids": response.token_ids.tolist(),
+            "log_probs": [str(value) for value in response.log_probs],  # as text, because JSON knows no nan
+            "value": str(response.value),
+            "advantage": str(self.advantages[index]),
+            "return": str(self.returns[index]),
+        }
+
+
+class PolicyGradient(Learner):
+    """Base of the algorithms: everything of an update but the advantages and the loss of a batch.
+
+    Dropout is off throughout, so the ratio is 1 before the first optimizer step, which is measured in every update.
+
+    Args:
+        policy: the policy to train, in place.
+        env: id of a registered environment, or a function that makes one with text actions.
+        settings: how an update is made.
+        **kwargs: as :class:`Learner`.
+
+    Raises:
+        ConfigError: if settings contradict each other.
+    """
+
+    settings_class: ClassVar[type[UpdateSettings]] = UpdateSettings
+    uses_values: bool = False
+    """True if the value head is trained."""
+    token_ratio: bool = True
+    """True if every token has a ratio of its own."""
+
+    def __init__(self, policy: VLMPolicy, env: str | MakeEnv, *, settings: Any = None, **kwargs: Any) -> None:
+        super().__init__(policy, env, **kwargs)
+        self.settings = settings or self.settings_class()
+        self.check_settings()
+        if self.guidance is not None and self.guidance.per_token and not self.token_ratio:
+            raise ConfigError("Guidance per token needs one ratio per token: set ppo.ratio to token.")
+        self._not_finite: list[int] = []
+        self._initial: dict[str, torch.Tensor] | None = None
+        self.optimizer = torch.optim.Adam(
+            policy.trainable_parameters(),
+            lr=self.settings.learning_rate,
+            eps=self.settings.adam_eps,
+            betas=self.settings.adam_betas,
+        )
+
+    # --- to be provided by the algorithm -----------------------------------------------------------------------------
+
+    def check_settings(self) -> None:
+        """Raise :class:`ConfigError` if the settings contradict each other."""
+
+    def advantages(self, rollout: Rollout) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Raw advantages and value targets of all steps of a rollout, trajectory by trajectory, [N] each."""
+        raise NotImplementedError
+
+    def scaled(self, advantages: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Turn the raw advantages of all processes into those that are trained on; [N]."""
+        return normalise(advantages)
+
+    def policy_loss(self, batch: Batch, output: PolicyOutput) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Mean loss of the steps of a batch, with gradient, and its terms, without."""
+        raise NotImplementedError
+
+    # --- persistence --------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def load(cls, folder: str | Path, env: str | MakeEnv = "Points24-v0", **kwargs: Any) -> Self:
+        """Load what :meth:`save` wrote, to act or to go on training.
+
+        Args:
+            folder: a checkpoint folder.
+            env: the environment to go on training in.
+            **kwargs: as the constructor; pass the same settings, guidance and teacher to go on training.
+        """
+        from gtr_agents.policies.vlm import VLMPolicy
+
+        algorithm = cls(VLMPolicy.from_pretrained(folder), env, **kwargs)
+        algorithm.restore(folder)
+        return algorithm
+
+    def state(self) -> dict[str, Any]:
+        """The optimizer's state, and the weights that training began with if they are needed."""
+        initial = {} if self._initial is None else {"initial": self._initial}
+        return {"optimizer": self.optimizer.state_dict()["state"]} | initial
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`state` returned."""
+        self._initial = state.get("initial")
+        groups = self.optimizer.state_dict()["param_groups"]
+        moments = {int(index): values for index, values in state["optimizer"].items()}
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+    def update(self, rollout: Rollout, progress: float) -> dict[str, float]:
+        """Train on a rollout.
+
+        Args:
+            rollout: freshly collected with the current weights, rewards complete.
+            progress: share of the run that is done, in [0, 1): where the learning rate schedule stands.
+
+        Returns:
+            Metrics under ``train/``.
+
+        Raises:
+            TrainingError: if an advantage is not finite.
+            NotFiniteError: if the loss or gradient of too many samples is not; it holds those without a finite loss.
+        """
+        s = self.settings
+        learning_rate = learning_rate_at(s.schedule, progress, s.learning_rate, s.final_learning_rate)
+        own, returns = self.advantages(rollout)
+        parts = self.ranks.gather((own, returns, [step.response.value for step in rollout.steps]))
+        raw = np.concatenate([part for part, _, _ in parts])  # of all processes: all share one normalisation
+        if not np.isfinite(raw).all():
+            raise TrainingError(
+                "An advantage is not finite: a reward, a guidance reward or a value was nan or infinite."
+            )
+        first = sum(len(part) for part, _, _ in parts[: self.ranks.index])
+        samples = Samples(rollout.steps, self.scaled(raw)[first : first + len(own)], returns, first)
+        keep = np.flatnonzero(np.abs(raw) > FLAT * raw.std()) if s.skip_flat else np.arange(len(raw))
+        if s.kl_coef:
+            self._score_initial(rollout)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        metrics: Terms = defaultdict(list)
+        ratio_error, skipped, enough = self._passes(samples, keep, metrics)
+        metrics.pop("ratio_error", None)
+        summary = {f"train/{name}": mean for name, mean in self._means(metrics).items()}
+        summary["train/ratio_error_first_epoch"] = max(self.ranks.gather(ratio_error))
+        summary["train/learning_rate"] = learning_rate
+        summary["train/samples"] = float(len(keep))
+        if s.target_kl is not None:
+            summary["train/stopped_early"] = float(enough)
+        summary["train/skipped_samples"] = float(skipped)
+        summary["train/advantage_std"] = float(raw.std())
+        if self.uses_values:
+            values, targets = [v for _, _, part in parts for v in part], np.concatenate([part for _, part, _ in parts])
+            summary["train/explained_variance"] = explained_variance(values, targets)
+        return summary
+
+    def _passes(self, samples: Samples, keep: NDArray[np.intp], metrics: Terms) -> tuple[float, int, bool]:
+        """Pass over the samples that are kept, in minibatches.
+
+        Returns:
+            The largest log-ratio before the first optimizer step, how many samples were skipped, and whether the passes
+            ended early because the policy had moved far enough.
+        """
+        s = self.settings
+        rng = numpy_generator(self.seed, "minibatches", self.n_updates)
+        draws = numpy_generator(self.seed, "imitation", self.n_updates)
+        ratio_error, skipped = 0.0, 0
+        self._not_finite.clear()
+        for epoch in range(s.epochs):
+            imitated = [] if self.guidance is None else self.guidance.draw(len(keep), draws)
+            pieces = list(minibatches(len(keep), s.minibatch_size, rng))
+            shares = [imitated[number :: len(pieces)] for number in range(len(pieces))]
+            for number, (minibatch, share) in enumerate(zip(pieces, shares, strict=True)):
+                trained = self._minibatch_step(samples, keep[minibatch], share, metrics)
+                if epoch == 0 and number == 0:
+                    ratio_error = max((error for error, _ in metrics["ratio_error"]), default=0.0)
+                if trained is None:
+                    return ratio_error, skipped, True
+                skipped += len(minibatch) - trained
+                if skipped > s.max_skipped * len(keep) * s.epochs:
+                    raise NotFiniteError(
+                        f"{skipped} of {len(keep) * s.epochs} samples had no finite loss or gradient by epoch {epoch}, "
+                        f"minibatch {number}: more than max_skipped={s.max_skipped:g}. Lower the learning rate.",
+                        [samples.record(index) for index in self._not_finite],
+                    )
+        return ratio_error, skipped, False
+
+    def _score_initial(self, rollout: Rollout) -> None:
+        """Note in every step what the model that training began with says of its tokens."""
+        if self._initial is None and not self.policy.is_adapted:
+            self._initial = self.policy.merge_state()  # this is the first update
+        steps = rollout.steps
+        with self.policy.using_initial(self._initial):
+            scores = self.policy.score(
+                [s.prompt for s in steps],
+                [s.response.token_ids for s in steps],
+                temperature=self.policy.temperature,
+            )
+        for step, score in zip(steps, scores, strict=True):
+            step.initial_log_probs = score
+
+    def _means(self, metrics: Terms) -> dict[str, float]:
+        """Weighted means of all values of all processes."""
+        gathered = self.ranks.gather(dict(metrics))
+        means = {}
+        for name in sorted({name for part in gathered for name in part}):
+            values, weights = zip(*(pair for part in gathered for pair in part.get(name, ())), strict=True)
+            means[name] = float(np.average(values, weights=weights))
+        return means
+
+    def _minibatch_step(
+        self,
+        samples: Samples,
+        chosen: NDArray[np.intp],
+        imitated: list[Imitation],
+        metrics: Terms,
+    ) -> int | None:
+        """Make one optimizer step on the chosen samples and answers to imitate, and add its terms to the metrics.
+
+        Args:
+            samples: those of this process.
+            chosen: the minibatch, by numbers that count the samples of all processes.
+            imitated: answers to imitate.
+            metrics: values with their weights, by name.
+
+        Returns:
+            Number of samples that were trained on by all processes; 0 if the gradient was not finite and no step was
+            made, None if none was made because the policy has moved far enough.
+        """
+        own, used, moved = samples.among(chosen), 0, 0.0
+        self.optimizer.zero_grad(set_to_none=True)
+        for piece in micro_batches(own, samples.lengths, self.settings.micro_batch_size):
+            for size, terms in self._accumulate(samples, piece, len(chosen)):
+                used += size
+                moved += size * float(terms["approx_kl"])
+                for name, value in terms.items():
+                    metrics[name].append((float(value), size))
+        if imitated:
+            for name, mean in self._imitate(imitated).items():
+                metrics[name].append((mean, 1.0))
+        parameters = self.policy.trainable_parameters()
+        self.ranks.sum_gradients(parameters)
+        trained = sum(self.ranks.gather(used))
+        target = self.settings.target_kl
+        if target is not None and trained and sum(self.ranks.gather(moved)) / trained > STOP_FACTOR * target:
+            return None
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
+        if not trained or not torch.isfinite(norm):
+            return 0
+        metrics["grad_norm"].append((float(norm), 1.0))
+        self.optimizer.step()
+        return trained
+
+    def _imitate(self, imitated: list[Imitation]) -> dict[str, float]:
+        """Add the gradient of the mean cross-entropy of the trained tokens of some answers, at temperature 1.
+
+        It goes into the same optimizer step as PPO's: one learning rate, one clip of the gradient's norm.
+
+        Returns:
+            ``sft_loss`` in nats per token, and the share of samples without a finite loss, which are left out.
+        """
+        assert self.guidance is not None
+        n_tokens = sum(int(sample.mask.sum()) for sample in imitated)
+        lengths = np.array([s.prompt.length_class * 10_000 + len(s.token_ids) for s in imitated])
+        total, lost = 0.0, 0
+        for piece in micro_batches(np.arange(len(imitated)), lengths, self.settings.micro_batch_size):
+            chosen = [imitated[i] for i in piece]
+            output = self.policy.evaluate([s.prompt for s in chosen], [s.token_ids for s in chosen], temperature=1.0)
+            trained = torch.zeros_like(output.mask)
+            for row, sample in enumerate(chosen):
+                trained[row, : len(sample.mask)] = torch.from_numpy(sample.mask)
+            loss = -output.log_probs[trained].sum() / max(n_tokens, 1)
+            if torch.isfinite(loss):
+                (self.guidance.weight * loss).backward()
+                total += float(loss.detach())
+            else:
+                lost += len(chosen)
+        return {"sft_loss": total, "sft_skipped": lost / len(imitated)}
+
+    def _accumulate(
+        self, samples: Samples, indices: NDArray[np.intp], total: int
+    ) -> list[tuple[int, dict[str, torch.Tensor]]]:
+        """Add the gradient of some samples of a minibatch of ``total``, without those whose loss is not finite.
+
+        A piece with a bad sample is halved until the sample is alone; nothing of it reaches the gradient.
+
+        Returns:
+            Number of samples and terms of each piece that was used.
+        """
+        steps = [samples.steps[i] for i in indices]
+        batch = make_batch(steps, samples.advantages[indices], samples.returns[indices], self.policy.device)
+        loss, terms = self.losses(batch)
+        if torch.isfinite(loss):
+            (len(indices) / total * loss).backward()
+            return [(len(indices), terms)]
+        if len(indices) == 1:
+            self._not_finite.append(int(indices[0]))
+            return []
+        half = len(indices) // 2
+        return self._accumulate(samples, indices[:half], total) + self._accumulate(samples, indices[half:], total)
+
+    def losses(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Total loss of a batch, and its detached terms by name."""
+        s = self.settings
+        output = self.policy.evaluate(batch.prompts, batch.token_ids, entropy_gradient=s.entropy_coef > 0)
+        loss, terms = self.policy_loss(batch, output)
+        if s.entropy_coef:
+            entropy = masked_mean(output.entropy, batch.mask, dim=-1).mean()
+            loss = loss - s.entropy_coef * entropy
+            terms["entropy"] = entropy.detach()
+        if batch.initial_log_probs is not None:
+            log_ratio = torch.where(batch.mask, batch.initial_log_probs - output.log_probs, 0.0)
+            divergence = masked_mean(log_ratio.exp() - 1.0 - log_ratio, batch.mask, dim=-1).mean()
+            loss = loss + s.kl_coef * divergence
+            terms["kl_to_initial"] = divergence.detach()
+        return loss, terms
