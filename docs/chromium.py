@@ -25,7 +25,9 @@ TIMEOUT_S = 60.0
 SHIFT = 8
 """The protocol's bit for the Shift key."""
 # Chromium reads from descriptor 3 and writes to 4; a Popen can only hand descriptors on under their own numbers.
-_START = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
+_START = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
+)
 _EVALUATION = {"returnByValue": True, "awaitPromise": True, "userGesture": True}
 
 
@@ -146,7 +148,13 @@ class Chromium:
         if selector is None:
             return base64.b64decode(self.send("Page.captureScreenshot", format="png")["data"])
         x, y, width, height = self._box(selector)
-        clip = {"x": x - margin, "y": y - margin, "width": width + 2 * margin, "height": height + 2 * margin, "scale": 1}
+        clip = {
+            "x": x - margin,
+            "y": y - margin,
+            "width": width + 2 * margin,
+            "height": height + 2 * margin,
+            "scale": 1,
+        }
         taken = self.send("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)
         return base64.b64decode(taken["data"])
 

@@ -93,11 +93,11 @@ function readings(step, k) {
 function tokenTable(step, state) {
   const folded = element("details");
   folded.open = state.tableOpen;
-  folded.addEventListener("toggle", () => { state.tableOpen = folded.open; });
   const sum = (values) => number(values.reduce((a, b) => a + b, 0), 3);
   const total = step.kl ? `, KL ${sum(step.kl)} nats in all` : "";
   const summary = element("summary", "", `Values of all ${step.tokens.length} tokens (log-prob of the answer ${sum(step.log_probs)}${total})`);
   summary.dataset.focus = "values";
+  summary.addEventListener("click", () => { state.tableOpen = !folded.open; });
   folded.append(summary);
   const table = element("table");
   const header = element("tr");
