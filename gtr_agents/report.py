@@ -17,7 +17,6 @@ from gtr_agents.viewer import select_episodes, viewer_data
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-
 SCRIPTS = ("report.js", "tokens.js", "viewer.js")
 """The script of the page, in this order."""
 
@@ -25,8 +24,8 @@ SCRIPTS = ("report.js", "tokens.js", "viewer.js")
 def build_report(run: str | Path) -> Path:
     """Write ``report.html`` into a run folder: one file without any reference to the outside.
 
-    Everything the model wrote is escaped, and the page lets no other script run than its own. Parts of an interrupted or purely supervised run that do not exist are named
-    on the page.
+    Everything the model wrote is escaped, and the page lets no script run but its own. Parts of an interrupted or
+    purely supervised run that do not exist are named on the page.
 
     Args:
         run: The run folder.

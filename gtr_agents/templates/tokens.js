@@ -15,18 +15,18 @@ const COLOURINGS = {
   kl: {
     label: "KL(student ‖ teacher)",
     needs: (step) => Boolean(step.kl),
-    style: (step, k) => `v${degree(step.kl[k], [0.01, 0.05, 0.25, 1])}`,
-    scale: [["name", "nats, over all tokens there"], ["d0", "< 0.01"], ["v1", "≥ 0.01"], ["v2", "≥ 0.05"], ["v3", "≥ 0.25"], ["v4", "≥ 1"]],
+    style: (step, k) => `v${degree(step.kl[k], [0.001, 0.01, 0.1, 1])}`,
+    scale: [["name", "nats, over all tokens there"], ["d0", "< 0.001"], ["v1", "≥ 0.001"], ["v2", "≥ 0.01"], ["v3", "≥ 0.1"], ["v4", "≥ 1"]],
   },
   difference: {
     label: "student − teacher",
     needs: (step) => Boolean(step.teacher_log_probs),
     style: (step, k) => {
       const difference = studentLogProbs(step)[k] - step.teacher_log_probs[k];
-      return `${difference > 0 ? "o" : "b"}${degree(Math.abs(difference), [0.05, 0.25, 1, 2])}`;
+      return `${difference > 0 ? "o" : "b"}${degree(Math.abs(difference), [0.02, 0.1, 0.5, 2])}`;
     },
-    scale: [["name", "log-prob of this token: student surer by"], ["o4", "2"], ["o3", "1"], ["o2", "0.25"], ["o1", "0.05"], ["d0", "alike"],
-      ["b1", "0.05"], ["b2", "0.25"], ["b3", "1"], ["b4", "2"], ["name", "teacher surer by"]],
+    scale: [["name", "log-prob of this token: student surer by"], ["o4", "2"], ["o3", "0.5"], ["o2", "0.1"], ["o1", "0.02"], ["d0", "alike"],
+      ["b1", "0.02"], ["b2", "0.1"], ["b3", "0.5"], ["b4", "2"], ["name", "teacher surer by"]],
   },
 };
 
