@@ -70,11 +70,10 @@ def main() -> None:
         page.prefer("dark")
         colour_by(page, "kl")
         page.point(f"#tokens span:nth-child({page.run(STRONGEST)})")
-        page.run("document.querySelector('#tokens').parentElement.id = 'answer'")
-        take(page, "report_kl", "#answer", margin=30)
+        take(page, "report_kl", ".told", margin=16)
         if arguments.house:
-            page.prefer("dark")
             page.open(build_report(arguments.house))
+            colour_by(page, "difference")
             take(page, "report_alfworld")
 
 

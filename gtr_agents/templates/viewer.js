@@ -4,6 +4,7 @@ const ROLES = { start: "Start model", student: "Student", teacher: "Merged teach
 const FILTERS = { all: { label: "all", keeps: () => true }, won: { label: "won", keeps: (e) => e.success }, lost: { label: "not won", keeps: (e) => !e.success } };
 const PLAY_MS = 900;
 
+const signed = (value) => String(value).replace("-", "−");
 const momentOf = (episode) => (episode.role === "start" ? ROLES.start : `${ROLES[episode.role] || episode.role}, after update ${episode.update}`);
 const taskKey = (episode) => (episode.numbers ? `${episode.numbers} ` : "") + episode.seed;
 const taskName = (episode) => episode.task || (episode.numbers ? episode.numbers.join(" ") : `seed ${episode.seed}`);
@@ -189,7 +190,7 @@ function startViewer({ shared, episodes }) {
     at("who").replaceChildren(element("span", `${episode.role} of-role`, momentOf(episode)), ` · ${taskName(episode)}`);
     const impossible = episode.solvable === false ? " (no solution exists)" : "";
     at("outcome").replaceChildren(element("b", episode.success ? "good" : "bad", episode.success ? "won" : `not won${impossible}`),
-      ` with return ${episode.return} in ${episode.steps.length} steps · seed ${episode.seed}`);
+      ` with return ${signed(episode.return)} in ${episode.steps.length} steps · seed ${episode.seed}`);
   }
 
   function drawTimeline(episode) {
@@ -242,7 +243,7 @@ function startViewer({ shared, episodes }) {
     if (step.finding) cell("Thought audit", step.finding, step.finding === "correct" ? "good" : step.finding === "hopeless" ? "warn" : "bad");
     cell("Environment", step.legal ? (isFatal(episode.steps, i) ? "accepts; now lost" : "accepts") : "refuses",
       step.legal ? (isFatal(episode.steps, i) ? "warn" : "") : "bad");
-    cell("Reward", (step.reward > 0 ? "+" : "") + String(step.reward).replace("-", "−"), step.reward > 0 ? "good" : step.reward < 0 ? "bad" : "");
+    cell("Reward", (step.reward > 0 ? "+" : "") + signed(step.reward), step.reward > 0 ? "good" : step.reward < 0 ? "bad" : "");
     return list;
   }
 
