@@ -28,15 +28,24 @@ FOLDER = Path(__file__).parent / "images"
 WIDTH = 1120
 COLOURS = 256
 """Of a picture: its file is a third of one with all colours, and looks the same."""
-DEEPEST = "(() => { const sums = [...document.querySelectorAll('#timeline button')].map((button) => { button.click();"
-DEEPEST += " return [...document.querySelectorAll('#tokens span')].reduce((n, t) => n + Number(t.className[1]), 0); });"
-DEEPEST += " return sums.indexOf(Math.max(...sums)) + 1; })()"
-"""Number of the step whose tokens have the most colour."""
-STRONGEST = "(() => { const degrees = [...document.querySelectorAll('#tokens span')].map((t) => t.className[1]);"
-STRONGEST += " return degrees.indexOf(degrees.reduce((a, b) => (a > b ? a : b))) + 1; })()"
-"""Number of the token with the strongest colour."""
-LOST = "[...document.querySelectorAll('#map button.lost')].findLast((b) => b.dataset.id.startsWith('student')).click()"
-"""Opens an episode that the student lost; more is to be seen in it."""
+DEEPEST = """
+((role, outcome) => {
+  const degrees = () => [...document.querySelectorAll("#tokens span")].map((token) => Number(token.className[1]));
+  const places = [];
+  for (const { dataset } of document.querySelectorAll(`#map button${outcome}[data-id^=${role}]`)) {
+    document.querySelector(`[data-id=${dataset.id}]`).click();
+    [...document.querySelectorAll("#timeline button")].forEach((button, step) => {
+      document.querySelectorAll("#timeline button")[step].click();
+      places.push([degrees().reduce((a, b) => a + b, 0), dataset.id, step]);
+    });
+  }
+  const [, id, step] = places.reduce((a, b) => (b[0] > a[0] ? b : a));
+  document.querySelector(`[data-id=${id}]`).click();
+  document.querySelectorAll("#timeline button")[step].click();
+  return degrees().indexOf(Math.max(...degrees())) + 1;
+})
+"""
+"""Goes to the step with the most colour in its tokens; returns the number of its strongest token, from 1."""
 
 
 def take(page: Chromium, name: str, selector: str = "#viewer", margin: int = 0) -> None:
@@ -46,10 +55,19 @@ def take(page: Chromium, name: str, selector: str = "#viewer", margin: int = 0) 
     flat.save(FOLDER / f"{name}.png", optimize=True)
 
 
-def colour_by(page: Chromium, colouring: str) -> None:
-    """Switch the colours of the tokens and go to the step with most of them."""
+def colour_by(page: Chromium, colouring: str, outcome: str = "") -> int:
+    """Switch the colours and go to the student's step that shows most of them.
+
+    Args:
+        page: The report.
+        colouring: Key of the colouring.
+        outcome: ``.won`` or ``.lost`` for such episodes only.
+
+    Returns:
+        Number of the token with the strongest colour, from 1.
+    """
     page.click(f"[data-focus='Coloured by {colouring}']")
-    page.click(f"#timeline button:nth-child({page.run(DEEPEST)})")
+    return int(page.run(f"{DEEPEST}('student', {outcome!r})"))
 
 
 def main() -> None:
@@ -64,12 +82,10 @@ def main() -> None:
     with Chromium(browser, (WIDTH, 1400)) as page:
         page.prefer("light")
         page.open(build_report(arguments.cards))
-        page.run(LOST)
-        colour_by(page, "probability")
+        colour_by(page, "probability", ".lost")
         take(page, "report")
         page.prefer("dark")
-        colour_by(page, "kl")
-        page.point(f"#tokens span:nth-child({page.run(STRONGEST)})")
+        page.point(f"#tokens span:nth-child({colour_by(page, 'kl')})")
         take(page, "report_kl", ".told", margin=16)
         if arguments.house:
             page.open(build_report(arguments.house))
