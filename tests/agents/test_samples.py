@@ -14,12 +14,15 @@ from small_models import text_env
 from gtr_agents.algorithms.base import RolloutSettings
 from gtr_agents.algorithms.ppo import PPO, PPOSettings
 from gtr_agents.algorithms.teacher_view import kl_divergence
+from gtr_agents.config import EnvConfig, EvaluationConfig, RunConfig
+from gtr_agents.evaluation import EvaluationResult
 from gtr_agents.guidance.reverse_kl import ReverseKL
 from gtr_agents.policies.vlm import VLMPolicy
+from gtr_agents.recorder import RunFolder
 from gtr_agents.rollout import RolloutCollector
-from gtr_agents.samples import choose, compare
+from gtr_agents.samples import choose, compare, record_samples
 from gtr_agents.teachers.merged import TeacherManager
-from gtr_agents.types import Step
+from gtr_agents.types import Step, Trajectory
 
 
 @pytest.mark.parametrize(
@@ -62,9 +65,13 @@ def easy_env() -> Any:
     return text_env("EZPoints-v0", illegal="terminate")
 
 
-def played(policy: VLMPolicy) -> list[Step]:
+def episodes(policy: VLMPolicy) -> list[Trajectory]:
     generator = torch.Generator().manual_seed(0)
-    return RolloutCollector(easy_env, 2).play_episodes(policy, [1, 2], generator=generator).steps
+    return RolloutCollector(easy_env, 2).play_episodes(policy, [1, 2], generator=generator).trajectories
+
+
+def played(policy: VLMPolicy) -> list[Step]:
+    return [step for trajectory in episodes(policy) for step in trajectory.steps]
 
 
 def asked(policy: VLMPolicy, steps: list[Step]) -> tuple[list[Any], torch.Tensor]:
@@ -98,3 +105,20 @@ def test_both_models_are_asked_about_the_same_tokens(trained: PPO, role: str) ->
 def test_without_a_teacher_nobody_is_asked(trained: PPO) -> None:
     alone = PPO(trained.policy, easy_env)
     assert compare(alone, played(trained.policy), "student") is None
+
+
+def test_the_tasks_of_the_start_are_recorded_later_too_and_once(trained: PPO, tmp_path: Path) -> None:
+    config = RunConfig(EnvConfig("EZPoints-v0"), evaluation=EvaluationConfig(recorded=1))
+    run, (first, second) = RunFolder(tmp_path), episodes(trained.policy)
+    record_samples(config, run, EvaluationResult({}, [second]), trained, "start")
+    for _ in range(2):
+        record_samples(config, run, EvaluationResult({}, [first, second]), trained, "student")
+    assert [(e["role"], e["seed"]) for e in run.episodes()] == [("start", 2), ("student", 2)]
+    assert [e["steps"][0]["kl"] is None for e in run.episodes()] == [True, False]
+
+
+def test_what_is_followed_is_among_the_episodes_played_in_between(trained: PPO, tmp_path: Path) -> None:
+    config = RunConfig(EnvConfig("EZPoints-v0"), evaluation=EvaluationConfig(recorded=2, interim_episodes=1))
+    run = RunFolder(tmp_path)
+    record_samples(config, run, EvaluationResult({}, episodes(trained.policy)), trained, "start")
+    assert [e["seed"] for e in run.episodes()] == [1]
