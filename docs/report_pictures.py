@@ -1,13 +1,14 @@
 """Take the pictures of the report: ``python docs/report_pictures.py CARDS [HOUSE]`` writes them to ``docs/images``.
 
-The arguments are run folders. Those of the documentation come from short runs on the presets' own supervised starts::
+The arguments are run folders. Those of the documentation come from short runs on supervised starts of the presets::
 
-    gtr sft tiny-points24 && gtr sft tiny-alfworld
-    gtr train tiny-points24 --start runs/tiny-points24-sft-s0 --set updates=6 --set rollout.hands=32 \
-        --set evaluation.every=2 --set evaluation.interim_episodes=100 --set evaluation.episodes=200
-    gtr train tiny-alfworld --start runs/tiny-alfworld-sft-s0 --set updates=4 --set rollout.hands=8 \
-        --set rollout.attempts=6 --set evaluation.every=2 --set evaluation.interim_episodes=24 \
-        --set evaluation.episodes=24 --set evaluation.n_envs=24
+    gtr sft ablation-points24 && gtr sft tiny-alfworld --seed 7
+    gtr train tiny-points24 --start runs/ablation-points24-sft-s0 --set threads=1 --set updates=6 \
+        --set rollout.hands=32 --set evaluation.every=2 --set evaluation.interim_episodes=100 \
+        --set evaluation.episodes=200
+    gtr train tiny-alfworld --start runs/tiny-alfworld-sft-s7 --set threads=1 --set updates=4 \
+        --set rollout.hands=8 --set rollout.attempts=6 --set evaluation.every=2 \
+        --set evaluation.interim_episodes=24 --set evaluation.episodes=24 --set evaluation.n_envs=24
 
 They show how the page looks, and measure nothing. A Chromium must be installed.
 """
