@@ -149,7 +149,7 @@ class EvaluationConfig:
     n_envs: PositiveInt = 250
     """Evaluation episodes played at once; fewer where an environment needs much memory."""
     recorded: NonNegativeInt = 6
-    """Episodes recorded with frames at the start and at the end."""
+    """Tasks chosen at the start whose episodes are recorded with frames at every evaluation."""
 
 
 @dataclass(frozen=True, slots=True)

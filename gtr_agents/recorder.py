@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 import numpy as np
 
 from gtr_agents.errors import GtrError
-from gtr_agents.types import FloatArray, Image, Step, Trajectory
+from gtr_agents.types import FloatArray, Image, Step, TokenComparison, Trajectory
 
 if TYPE_CHECKING:
     from stable_baselines3.common.logger import KVWriter
@@ -218,8 +218,8 @@ class RunFolder:
             (self.path / START_FILE).unlink(missing_ok=True)
         if (self.path / METRICS_FILE).exists():
             _write_text(self.path / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in kept))
-        for file in (self.path / EPISODES_FOLDER).glob("update-*.jsonl"):  # episodes are recorded by evaluations
-            if update is None or update < 0 or int(file.stem.removeprefix("update-")) > 0:
+        for file in (self.path / EPISODES_FOLDER).glob("update-*.jsonl"):
+            if update is None or int(file.stem.removeprefix("update-")) > update:
                 file.unlink()
 
     def record_episode(
@@ -233,6 +233,7 @@ class RunFolder:
         expert_actions: Sequence[str | None],
         token_texts: Callable[[Sequence[int]], list[str]],
         observations: Sequence[str] | None = None,
+        comparisons: Sequence[TokenComparison] | None = None,
     ) -> str:
         """Write one episode with its frames, for the report and the replay.
 
@@ -245,6 +246,7 @@ class RunFolder:
             expert_actions: What a perfect player would do at each step; None where nothing wins any more.
             token_texts: Turns token ids into one text a token.
             observations: The text observation of each step; left empty if None.
+            comparisons: What student and teacher say about the tokens of each step; None if nobody was asked.
 
         Returns:
             The episode's id, unique in the run.
@@ -254,12 +256,14 @@ class RunFolder:
         """
         n_steps = len(trajectory.steps)
         texts = [""] * n_steps if observations is None else observations
+        compared = [None] * n_steps if comparisons is None else comparisons
         if role not in ROLES:
             raise ValueError(f"Expected one of the roles {ROLES}, got {role!r}.")
-        if len(frames) - n_steps not in (0, 1) or len(expert_actions) != n_steps or len(texts) != n_steps:
+        lengths = [len(expert_actions), len(texts), len(compared)]
+        if len(frames) - n_steps not in (0, 1) or lengths != [n_steps] * 3:
             raise ValueError(
-                f"Expected {n_steps} frames (or one more), expert actions and observations, one a step; "
-                f"got {len(frames)}, {len(expert_actions)} and {len(texts)}."
+                f"Expected {n_steps} frames (or one more), expert actions, observations and comparisons, one a step; "
+                f"got {len(frames)} frames and {lengths}."
             )
         folder = self.path / EPISODES_FOLDER
         (folder / FRAMES_FOLDER).mkdir(parents=True, exist_ok=True)
@@ -267,8 +271,10 @@ class RunFolder:
         episode_id = f"{role}-{update:04d}-{sum(e['role'] == role for e in _read_lines(lines)):02d}"
         names = [_save_frame(folder, f"{episode_id}_{i:02d}", frame) for i, frame in enumerate(frames)]
         steps = [
-            {"frame": name, "observation": text, "expert_action": expert, **_step_record(step, token_texts)}
-            for name, text, expert, step in zip(names, texts, expert_actions, trajectory.steps, strict=False)
+            {"frame": name, "observation": text, "expert_action": expert, **_step_record(step, token_texts, comparison)}
+            for name, text, expert, step, comparison in zip(
+                names, texts, expert_actions, trajectory.steps, compared, strict=False
+            )
         ]
         episode = {
             "id": episode_id,
@@ -279,7 +285,7 @@ class RunFolder:
             "success": trajectory.success,
             "solvable": trajectory.solvable,
             "return": trajectory.episode_return,
-            "numbers": trajectory.steps[0].info.get("numbers") if n_steps else None,
+            **{key: trajectory.steps[0].info.get(key) if n_steps else None for key in ("numbers", "task")},
             "final_frame": names[n_steps] if len(names) > n_steps else None,
             "steps": steps,
         }
@@ -451,10 +457,15 @@ def _save_frame(folder: Path, name: str, frame: Image) -> str:
     return relative
 
 
-def _step_record(step: Step, token_texts: Callable[[Sequence[int]], list[str]]) -> dict[str, Any]:
+def _step_record(
+    step: Step, token_texts: Callable[[Sequence[int]], list[str]], comparison: TokenComparison | None
+) -> dict[str, Any]:
     response = step.response
+    teacher = step.teacher_log_probs if comparison is None else comparison.teacher
     return {
+        "system": step.prompt.system,
         "prompt": step.prompt.text,
+        "legal_actions": list(step.prompt.legal_actions),
         "answer": response.text,
         "thought": response.answer.thought,
         "action": response.answer.action,
@@ -465,7 +476,9 @@ def _step_record(step: Step, token_texts: Callable[[Sequence[int]], list[str]]) 
         "tokens": token_texts(response.token_ids.tolist()),
         "log_probs": _rounded(response.log_probs),
         "log_probs_t1": _rounded(response.log_probs_t1),
-        "teacher_log_probs": None if step.teacher_log_probs is None else _rounded(step.teacher_log_probs),
+        "student_log_probs": None if comparison is None else _rounded(comparison.student),
+        "teacher_log_probs": None if teacher is None else _rounded(teacher),
+        "kl": None if comparison is None else _rounded(comparison.kl),
         "thought_mask": response.thought_mask.tolist(),
     }
 

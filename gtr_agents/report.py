@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,21 +12,20 @@ from gtr_agents import charts, curves
 from gtr_agents.display import duration
 from gtr_agents.metrics import wilson_interval
 from gtr_agents.recorder import CONFIG_FILE, SUMMARY_FILE, RunFolder, RunFolderError
+from gtr_agents.viewer import select_episodes, viewer_data
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_PER_GROUP = 4
-"""So many episodes of each player, update and outcome go into the report; the folder holds the others."""
-MAX_GROUPS = 12
-"""Of the players and updates, so many: the start, and the latest."""
+SCRIPTS = ("report.js", "tokens.js", "viewer.js")
+"""The script of the page, in this order."""
 
 
 def build_report(run: str | Path) -> Path:
     """Write ``report.html`` into a run folder: one file without any reference to the outside.
 
-    Everything the model wrote is escaped. Parts of an interrupted or purely supervised run that do not exist are named
-    on the page.
+    Everything the model wrote is escaped, and the page lets no script run but its own. Parts of an interrupted or
+    purely supervised run that do not exist are named on the page.
 
     Args:
         run: The run folder.
@@ -37,6 +37,7 @@ def build_report(run: str | Path) -> Path:
         RunFolderError: If the folder is no run, or one of its files cannot be read.
     """
     import jinja2
+    from markupsafe import Markup
 
     folder = RunFolder.open(run)
     training, supervised = curves.split_metrics(folder.metrics())
@@ -47,7 +48,10 @@ def build_report(run: str | Path) -> Path:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("gtr_agents"), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    script = "".join(environment.get_template(name).render() for name in SCRIPTS)
     page = environment.get_template("report.html").render(
+        script=Markup(script),  # noqa: S704 - our own files
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         name=folder.path.resolve().name,
         title=summary.get("preset") or config.get("preset") or folder.path.resolve().name,
         subtitle=" on ".join(str(summary[key]) for key in ("method", "env") if summary.get(key)),
@@ -64,7 +68,7 @@ def build_report(run: str | Path) -> Path:
         by_steps=curves.position(training) == "env_steps",
         sections=dict(curves.sections(training, supervised)),
         other_heading=curves.OTHER,
-        episodes=[viewer_episode(folder, episode) for episode in episodes],
+        viewer=viewer_data(folder, episodes) if episodes else None,
         config=list(flatten(config)),
     )
     path = folder.path / "report.html"
@@ -235,42 +239,6 @@ def missing(
     return [sentence for sentence, holds in facts.items() if holds]
 
 
-def select_episodes(episodes: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Choose the episodes a reader looks at: of each player and update some successes and some failures.
-
-    Args:
-        episodes: All recorded ones.
-
-    Returns:
-        At most :data:`MAX_PER_GROUP` of each player, update and outcome, of the start and the latest updates; the start
-        first, then student and teacher by update.
-    """
-    order = {"start": 0, "student": 1, "teacher": 2}
-    groups: dict[tuple[int, int], list[dict[str, Any]]] = {}
-    for episode in episodes:
-        groups.setdefault((order.get(episode["role"], 3), episode["update"]), []).append(episode)
-    latest = sorted(groups, key=lambda group: (group[0] != 0, -group[1]))[:MAX_GROUPS]
-    chosen = []
-    for group in sorted(latest):
-        for outcome in (True, False):
-            chosen += [episode for episode in groups[group] if episode["success"] is outcome][:MAX_PER_GROUP]
-    return chosen
-
-
-def viewer_episode(run: RunFolder, episode: Mapping[str, Any]) -> dict[str, Any]:
-    """Prepare an episode for the viewer on the page.
-
-    Args:
-        run: Where the frames are.
-        episode: As recorded.
-
-    Returns:
-        The episode with each ``frame`` as a ``data:`` address, or None where the picture is missing.
-    """
-    steps = [step | {"frame": _data_url(run.frame(step["frame"]))} for step in episode["steps"]]
-    return {**episode, "steps": steps, "final_frame": _data_url(run.frame(episode.get("final_frame")))}
-
-
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Turn a nested configuration into rows.
 
@@ -292,10 +260,6 @@ def _sizes(rows: Sequence[charts.Row]) -> list[tuple[int, int]]:
     """Sizes of the comparison on a wide and on a narrow page; none without rows."""
     height = 40 + 56 * len(rows)
     return [(1060, height), (380, height)] if rows else []
-
-
-def _data_url(file: Path | None) -> str | None:
-    return None if file is None else f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
 
 
 COLOURS = {"rollout": "#9ca3af", "student": "#2563eb", "teacher": "#d97706", "start": "#6b7280"}

@@ -17,17 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gtr_agents.algorithms.base import Learner, text_env_maker
+from gtr_agents.algorithms.base import Learner
 from gtr_agents.build import build_algorithm, build_evaluator, build_policy, check_parts, training_env
 from gtr_agents.config import RunConfig, as_dict
 from gtr_agents.curves import TEACHER_LEAD
 from gtr_agents.demonstrations import demonstrations
 from gtr_agents.errors import ConfigError, NotFiniteError, TeacherError, TrainingError
-from gtr_agents.evaluation import EvaluationResult, Evaluator, replay_frames
+from gtr_agents.evaluation import EvaluationResult, Evaluator
 from gtr_agents.ranks import Ranks
 from gtr_agents.recall import train_recall
 from gtr_agents.recorder import RunFolder
 from gtr_agents.run_checkpoints import RunCheckpoints
+from gtr_agents.samples import record_samples
 from gtr_agents.seeding import numpy_generator
 from gtr_agents.sft import train_sft
 from gtr_agents.teachers import THINKERS
@@ -158,12 +159,15 @@ class _Watcher:
         self.deadline = time.perf_counter() + 60 * minutes if minutes else float("inf")
 
     def interim(self, learner: Learner) -> dict[str, float]:
-        """Evaluate student and teacher on the first fixed episodes."""
+        """Evaluate student and teacher on the first fixed episodes and record some of them."""
         n = self.config.evaluation.interim_episodes
         self.display.phase("evaluating", 2 * n)
-        metrics = prefixed("eval/student", self.evaluator(learner.policy, episodes=n, on_episode=self._tick))
-        with learner.as_teacher() as teacher:
-            metrics |= prefixed("eval/teacher", self.evaluator(teacher, episodes=n, on_episode=self._tick))
+        student = self.evaluator(learner.policy, episodes=n, on_episode=self._tick)
+        with learner.as_teacher() as policy:
+            teacher = self.evaluator(policy, episodes=n, on_episode=self._tick)
+        record_samples(self.config, self.run, student, learner, "student")
+        record_samples(self.config, self.run, teacher, learner, "teacher")
+        metrics = prefixed("eval/student", student) | prefixed("eval/teacher", teacher)
         return metrics | _lead(metrics)
 
     def evaluate(self, policy: VLMPolicy, label: str, *, greedy: bool = False) -> EvaluationResult:
@@ -356,7 +360,7 @@ def _start_evaluation(config: RunConfig, run: RunFolder, watcher: _Watcher, algo
     watcher.display.update(line)
     run.write_evaluation("start", sampled.episodes())
     run.write_evaluation("start-greedy", greedy.episodes())
-    record_samples(config, run, sampled, algorithm.policy, 0, "start")
+    record_samples(config, run, sampled, algorithm, "start")
     before = {
         "episodes": len(sampled.trajectories),
         "sft_seconds": watcher.checkpoints.start_seconds(),
@@ -374,16 +378,16 @@ def _final_evaluation(config: RunConfig, run: RunFolder, watcher: _Watcher, algo
     greedy = watcher.evaluate(algorithm.policy, "the student, greedy", greedy=True)
     run.write_evaluation("student", after.episodes())
     run.write_evaluation("student-greedy", greedy.episodes())
-    record_samples(config, run, after, algorithm.policy, update, "student")
+    record_samples(config, run, after, algorithm, "student")
     line = prefixed("eval/student", after) | prefixed("eval/student_greedy", greedy)
     summary = {**_rates("after", after), "success_rate_after_greedy": greedy.success_rate}
     with algorithm.as_teacher() as teacher:
         merged = watcher.evaluate(teacher, "the teacher")
-        run.write_evaluation("teacher", merged.episodes())
-        record_samples(config, run, merged, teacher, update, "teacher")
-        line |= prefixed("eval/teacher", merged)
-        line |= _lead(line)
-        summary |= _rates("teacher", merged)
+    run.write_evaluation("teacher", merged.episodes())
+    record_samples(config, run, merged, algorithm, "teacher")
+    line |= prefixed("eval/teacher", merged)
+    line |= _lead(line)
+    summary |= _rates("teacher", merged)
     line |= {
         "update": update,
         "env_steps": algorithm.num_timesteps,
@@ -414,29 +418,6 @@ def _rates(label: str, result: EvaluationResult) -> dict[str, Any]:
         f"cards_accuracy_{label}": result.metrics.get("cards_accuracy"),
         **({f"success_by_task_type_{label}": result.by_task_type} if result.by_task_type else {}),
     }
-
-
-def record_samples(
-    config: RunConfig, run: RunFolder, result: EvaluationResult, policy: VLMPolicy, update: int, role: str
-) -> None:
-    """Record some episodes with frames: successes and failures in turn, as far as there are both."""
-    won = [t for t in result.trajectories if t.success]
-    lost = [t for t in result.trajectories if not t.success and t.solvable is not False]
-    n = config.evaluation.recorded
-    chosen = won[: max(n - n // 2, n - len(lost))] + lost[: max(n // 2, n - len(won))]
-    kwargs = config.env.kwargs | config.env.evaluation | {"render_mode": "rgb_array"}
-    for trajectory in chosen[:n]:
-        frames, expert, texts = replay_frames(text_env_maker(config.env.id, kwargs), trajectory)
-        run.record_episode(
-            trajectory,
-            update=update,
-            role=role,
-            env=config.env.id,
-            frames=frames,
-            expert_actions=expert,
-            token_texts=policy.token_texts,
-            observations=texts,
-        )
 
 
 def run_record(

@@ -123,6 +123,18 @@ class Step:
     """What the environment's audit says about the thought, e.g. "misread card"; None where there is no audit."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenComparison:
+    """What student and teacher say about the sampled tokens of one step, both at temperature 1."""
+
+    student: FloatArray
+    """The student's log-probability of each token, float32 [T]."""
+    teacher: FloatArray
+    """The teacher's, float32 [T]."""
+    kl: FloatArray
+    """KL(student, teacher) in nats over the whole vocabulary at each token's position, float32 [T]."""
+
+
 @dataclass(frozen=True, slots=True)
 class Correction:
     """What a teacher says about the thought of one step, or why it said nothing."""

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from gtr_agents.recorder import RunFolder
-from gtr_agents.types import Answer, Prompt, Response, Step, Trajectory
+from gtr_agents.types import Answer, Prompt, Response, Step, TokenComparison, Trajectory
+from gtr_envs.cards.thoughts import Finding
 
 HOSTILE = "</script><img src=x onerror=alert(1)> \u2028 {{ 7*7 }}"
 """What a model could write to break out of a page: markup, a line separator, a template expression."""
@@ -29,18 +30,27 @@ def a_step(action: str | None, reward: float = 0.0, *, legal: bool = True, thoug
         thought_mask=np.array([True, True, False]),
         value=0.0,
     )
-    prompt = Prompt("What next?", np.zeros((8, 8, 3), np.uint8))
-    return Step(
-        prompt, response, reward, terminated=False, truncated=False, legal=legal, info={"numbers": [1, 2, 3, 4]}
-    )
+    prompt = Prompt("What next?", np.zeros((8, 8, 3), np.uint8), "You play cards.", ("(", "1", "="))
+    step = Step(prompt, response, reward, terminated=False, truncated=False, legal=legal)
+    step.info = {"numbers": [1, 2, 3, 4]}
+    step.finding = Finding.CORRECT if legal else Finding.WRONG_ACTION
+    return step
 
 
-def an_episode(*, success: bool, solvable: bool = True, thought: str = "make 24") -> Trajectory:
+def an_episode(*, success: bool, solvable: bool = True, thought: str = "make 24", seed: int = 7) -> Trajectory:
     steps = [a_step("(", thought=thought), a_step(None, -1.0, legal=False), a_step("=", 10.0 if success else -1.0)]
-    return Trajectory(steps, 0.0, seed=7, success=success, solvable=solvable)
+    return Trajectory(steps, 0.0, seed=seed, success=success, solvable=solvable)
 
 
-def record(run: RunFolder, trajectory: Trajectory, *, update: int, role: str, extra_frame: bool = True) -> str:
+def record(
+    run: RunFolder,
+    trajectory: Trajectory,
+    *,
+    update: int,
+    role: str,
+    extra_frame: bool = True,
+    compared: bool = False,
+) -> str:
     n_steps = len(trajectory.steps)
     frames = [np.full((30, 30, 3), 10 * i, np.uint8) for i in range(n_steps + extra_frame)]
     return run.record_episode(
@@ -52,7 +62,12 @@ def record(run: RunFolder, trajectory: Trajectory, *, update: int, role: str, ex
         expert_actions=["(", "1", None][:n_steps],
         token_texts=token_texts,
         observations=["", "(", "("][:n_steps],
+        comparisons=[a_comparison()] * n_steps if compared else None,
     )
+
+
+def a_comparison() -> TokenComparison:
+    return TokenComparison(*(np.array(values, np.float32) for values in ([-1, -4, -9], [-1, -1, -9], [0, 0.3, 2])))
 
 
 def token_texts(ids: Sequence[int]) -> list[str]:
@@ -78,9 +93,9 @@ def finished_run(path: Path) -> RunFolder:
     # Written by hand: the log would import torch for TensorBoard, and no reader needs that.
     (path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
     record(run, an_episode(success=False), update=0, role="start")
-    record(run, an_episode(success=True, thought=HOSTILE), update=2, role="student")
-    record(run, an_episode(success=False), update=2, role="student")
-    record(run, an_episode(success=True), update=2, role="teacher")
+    record(run, an_episode(success=True, thought=HOSTILE), update=2, role="student", compared=True)
+    record(run, an_episode(success=False, seed=8), update=2, role="student", compared=True)
+    record(run, an_episode(success=True), update=2, role="teacher", compared=True)
     run.write_summary(
         {
             "preset": "tiny",

@@ -232,3 +232,29 @@ def test_lines_after_the_update_of_a_checkpoint_are_forgotten(tmp_path: Path) ->
         run.log({"update": 3, "second": 1})
         assert [line.get("update") for line in run.metrics()] == [None, 0, 1, 2, 3]
         assert run.metrics()[-1]["second"] == 1
+
+
+def test_what_student_and_teacher_say_about_the_tokens_is_kept(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    record(run, an_episode(success=True), update=1, role="teacher", compared=True)
+    step = next(run.episodes())["steps"][0]
+    assert step["student_log_probs"] == [-1.0, -4.0, -9.0]
+    assert step["teacher_log_probs"] == [-1.0, -1.0, -9.0]
+    assert step["kl"] == [0.0, 0.3, 2.0]
+
+
+def test_the_whole_prompt_is_kept(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    record(run, an_episode(success=True), update=1, role="student")
+    step = next(run.episodes())["steps"][0]
+    assert (step["system"], step["prompt"], step["legal_actions"]) == ("You play cards.", "What next?", ["(", "1", "="])
+
+
+def test_episodes_after_the_update_of_a_checkpoint_are_forgotten(tmp_path: Path) -> None:
+    with RunFolder(tmp_path) as run:
+        run.log({"update": 1})
+        for update in (0, 4, 8):
+            record(run, an_episode(success=True), update=update, role="student")
+        run.forget_after(4)
+        record(run, an_episode(success=True), update=8, role="student")
+    assert [episode["id"] for episode in run.episodes()] == ["student-0000-00", "student-0004-00", "student-0008-00"]

@@ -229,6 +229,31 @@ def test_episodes_of_every_player_are_recorded_with_frames(run: Path) -> None:
     assert "<html" in (run / "report.html").read_text()[:200]
 
 
+def test_the_tasks_of_the_start_are_followed_to_the_end(run: Path) -> None:
+    seeds: dict[tuple[str, int], list[int]] = {}
+    for episode in RunFolder.open(run).episodes():
+        seeds.setdefault((episode["role"], episode["update"]), []).append(episode["seed"])
+    players = [("start", 0), ("student", 1), ("teacher", 1), ("student", 2), ("teacher", 2)]
+    assert {player: sorted(found) for player, found in seeds.items()} == dict.fromkeys(
+        players, sorted(seeds["start", 0])
+    )
+
+
+def test_student_and_teacher_are_asked_about_every_recorded_token(run: Path) -> None:
+    own = {"student": "student_log_probs", "teacher": "teacher_log_probs"}
+    divergences = []
+    for episode in RunFolder.open(run).episodes():
+        for step in episode["steps"]:
+            if episode["role"] == "start":
+                assert step["kl"] is step["student_log_probs"] is step["teacher_log_probs"] is None
+                continue
+            assert step[own[episode["role"]]] == step["log_probs_t1"]
+            assert len(step["kl"]) == len(step["tokens"])
+            divergences += step["kl"]
+    assert min(divergences) > -1e-5
+    assert max(divergences) > 1e-4
+
+
 def test_the_start_model_can_be_loaded_and_is_not_the_student(run: Path) -> None:
     start, student = (VLMPolicy.from_pretrained(run / "checkpoints" / name) for name in ("start", LAST))
     assert start.template.name == student.template.name == "compact"
@@ -347,6 +372,8 @@ def test_lines_later_than_the_checkpoint_are_written_once(run: Path, tmp_path: P
         file.write(json.dumps({"update": 3, "train/policy_loss": 0.0}) + "\n")
     assert gtr("train", "--resume", str(folder), "--quiet") == 0
     assert [line["update"] for line in updates(folder)] == [1, 2]
+    before, after = (list(RunFolder.open(path).episodes()) for path in (run, folder))
+    assert [episode["id"] for episode in after] == [episode["id"] for episode in before]
 
 
 def test_an_update_that_is_interrupted_in_the_middle_is_taken_back(
