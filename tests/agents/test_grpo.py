@@ -219,8 +219,8 @@ def test_a_value_head_that_is_decoupled_sends_no_gradient_into_the_model() -> No
 
 def test_algorithms_are_found_by_name() -> None:
     assert [algorithm_class(name) for name in sorted(ALGORITHMS)] == [GRPO, PPO]
-    with pytest.raises(UnknownNameError, match=r"grop.*grpo"):
-        algorithm_class("grop")
+    with pytest.raises(UnknownNameError, match=r"grpoo.*grpo"):
+        algorithm_class("grpoo")
 
 
 def test_a_guided_run_of_grpo_is_resumed_bit_for_bit(schooled: Path, tmp_path: Path) -> None:
