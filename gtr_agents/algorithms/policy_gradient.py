@@ -74,8 +74,11 @@ class Samples:
     """This process's steps of a rollout with their normalised advantages and value targets, [N] each."""
 
     steps: list[Step]
+    """The steps."""
     advantages: NDArray[np.float64]
+    """Advantages as they are trained on, [N]."""
     returns: NDArray[np.float64]
+    """Value targets, [N]."""
     first: int = 0
     """Number of the first one among the samples of all processes."""
 
