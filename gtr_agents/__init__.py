@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gtr_agents.policies.tiny import build_tiny_vlm
     from gtr_agents.policies.vlm import VLMPolicy
     from gtr_agents.prompts import PromptTemplate
+    from gtr_agents.runs import Run, resume, train
     from gtr_agents.teachers.external import ExternalTeacher
     from gtr_agents.teachers.merged import TeacherManager
     from gtr_agents.teachers.oracle import OracleTeacher
@@ -36,11 +37,14 @@ __all__ = [
     "PromptTemplate",
     "ReverseKL",
     "RolloutSettings",
+    "Run",
     "TeacherManager",
     "ThoughtSFT",
     "VLMPolicy",
     "build_tiny_vlm",
     "evaluate",
+    "resume",
+    "train",
 ]
 
 _HOMES = {
@@ -53,11 +57,14 @@ _HOMES = {
     "PromptTemplate": "gtr_agents.prompts",
     "ReverseKL": "gtr_agents.guidance.reverse_kl",
     "RolloutSettings": "gtr_agents.algorithms.base",
+    "Run": "gtr_agents.runs",
     "TeacherManager": "gtr_agents.teachers.merged",
     "ThoughtSFT": "gtr_agents.guidance.thought_sft",
     "VLMPolicy": "gtr_agents.policies.vlm",
     "build_tiny_vlm": "gtr_agents.policies.tiny",
     "evaluate": "gtr_agents.evaluation",
+    "resume": "gtr_agents.runs",
+    "train": "gtr_agents.runs",
 }
 
 

@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,7 +14,7 @@ import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 
 if TYPE_CHECKING:
-    from gtr_agents.config import RunConfig
+    from gtr_agents.runs import Run as FinishedRun
 
 app = tyro.extras.SubcommandApp()
 
@@ -43,7 +43,9 @@ def demo(
     *, out: Path = Path("runs/demo"), preset: Preset = "tiny-points24", seed: Seed = 0, quiet: Quiet = False
 ) -> None:
     """Watch a tiny vision-language model learn a card game: supervised start, GTR-Turbo, report. No GPU needed."""
-    _run_training(preset, (), seed, out, None, quiet, overwrite=True)
+    from gtr_agents import runs
+
+    _finish(runs.train(preset, out=out, seed=seed, overwrite=True, quiet=quiet))
 
 
 @app.command
@@ -68,12 +70,13 @@ def sft(
     from gtr_agents.display import TrainingDisplay
     from gtr_agents.recorder import RunFolder
     from gtr_agents.run_checkpoints import RunCheckpoints
+    from gtr_agents.runs import short
     from gtr_agents.training import prepare, run_record, supervised_start
 
     config = load_config(preset, overrides)
     if config.sft is None:
         _fail(f"Preset {preset!r} has no supervised start (section sft); its model is {config.policy.model!r}.")
-    folder = out or Path("runs") / f"{_short(preset)}-sft-s{seed}"
+    folder = out or Path("runs") / f"{short(preset)}-sft-s{seed}"
     prepare(config.threads)
     with RunFolder(folder) as run, TrainingDisplay(0, f"SFT {preset}", enabled=not quiet) as display:
         run.write_config(run_record(config, preset, seed, overrides))
@@ -110,117 +113,29 @@ def train(
         overwrite: replace a run that is already in the folder.
         quiet: no progress.
     """
+    from gtr_agents import runs
+
     if resume is not None:
-        _resume(resume, quiet)
+        _finish(runs.resume(resume, quiet=quiet))
         return
     if not preset:
         from gtr_agents.config import preset_names
 
         _fail(f"Name a preset: gtr train PRESET. Known: {', '.join(preset_names())}.")
-    _run_training(preset, overrides, seed, out, start, quiet, overwrite=overwrite)
+    _finish(runs.train(preset, out=out, seed=seed, overrides=overrides, start=start, overwrite=overwrite, quiet=quiet))
 
 
-def _run_training(
-    preset: str,
-    overrides: tuple[str, ...],
-    seed: int,
-    out: Path | None,
-    start: Path | None,
-    quiet: bool,
-    *,
-    overwrite: bool,
-) -> None:
-    from gtr_agents.config import load_config
-    from gtr_agents.display import TrainingDisplay
-    from gtr_agents.ranks import this_process
-    from gtr_agents.recorder import RunFolder
-    from gtr_agents.run_checkpoints import model_folder
-    from gtr_agents.training import follow
-    from gtr_agents.training import train as run_training
-
-    config = load_config(preset, overrides)
-    folder = out or Path("runs") / f"{_short(preset)}-s{seed}"
-    ranks = this_process()
-    if not ranks.leads:
-        follow(config, seed=seed, ranks=ranks)
-        return
-    _clear(folder, overwrite=overwrite)
-    model = None if start is None else model_folder(start)
-    title = f"{config.env.id} · {_short(preset)} · seed {seed}"
-    with RunFolder(folder) as run, TrainingDisplay(config.updates, title, enabled=not quiet) as display:
-        try:
-            summary = run_training(
-                config, run, display, seed=seed, preset=preset, start=model, overrides=overrides, ranks=ranks
-            )
-        except KeyboardInterrupt:  # not during the updates, which end in a summary then
-            display.message(_outside_training(folder))
-            raise
-    _finish(folder, summary)
-
-
-def _outside_training(folder: Path) -> str:
-    """What an interruption outside the updates leaves, and how to go on."""
-    if (folder / "checkpoints" / "start").is_dir():
-        return f"Interrupted, but the model is saved. Go on with: gtr train --resume {folder}"
-    return f"Interrupted during the supervised start, which begins anew with: gtr train --resume {folder}"
-
-
-def _resume(folder: Path, quiet: bool) -> None:
-    from gtr_agents.config import resolve
-    from gtr_agents.display import TrainingDisplay
-    from gtr_agents.ranks import this_process
-    from gtr_agents.recorder import RunFolder
-    from gtr_agents.training import follow
-    from gtr_agents.training import train as run_training
-
-    ranks = this_process()
-    with RunFolder.open(folder) as run:
-        record = run.config()
-        config: RunConfig = resolve(record["config"])
-        if not ranks.leads:
-            follow(config, seed=record["seed"], ranks=ranks)
-            return
-        with TrainingDisplay(config.updates, f"{config.env.id} · resumed", enabled=not quiet) as display:
-            try:
-                summary = run_training(
-                    config,
-                    run,
-                    display,
-                    seed=record["seed"],
-                    preset=record["preset"],
-                    start=record.get("start"),
-                    resume=True,
-                    ranks=ranks,
-                )
-            except KeyboardInterrupt:
-                display.message(_outside_training(folder))
-                raise
-    _finish(folder, summary)
-
-
-def _clear(folder: Path, *, overwrite: bool) -> None:
-    """Make room for a run; an existing run is only replaced on request, anything else never."""
-    import shutil
-
-    if not folder.exists() or all(path.suffix == ".tmp" for path in folder.iterdir()):
-        return  # a run that was killed while it wrote its first file has not begun
-    if not (folder / "config.json").is_file():
-        _fail(f"{folder} is not empty and holds no run; choose another --out.")
-    if not overwrite:
-        _fail(f"{folder} already holds a run. Use --overwrite, another --out, or --resume {folder}.")
-    shutil.rmtree(folder)
-
-
-def _finish(folder: Path, summary: dict[str, Any]) -> None:
-    """Write report and replay, and say how it went."""
+def _finish(run: FinishedRun | None) -> None:
+    """Say how it went; a process that does not lead says nothing."""
     from gtr_agents.recorder import RunFolder
     from gtr_agents.replay import make_gif
-    from gtr_agents.report import build_report
 
-    report = build_report(folder)
+    if run is None:
+        return
+    folder, summary = run.folder, run.summary
     console = _console()
     console.print(_summary_table(summary))
-    console.print(f"Report  {report}", soft_wrap=True)
+    console.print(f"Report  {run.report}", soft_wrap=True)
     if any(RunFolder.open(folder).episodes()):
         console.print(f"Replay  {make_gif(folder)}\nWatch   gtr replay {folder}", soft_wrap=True)
     if summary.get("interrupted"):
@@ -230,7 +145,7 @@ def _finish(folder: Path, summary: dict[str, Any]) -> None:
         raise SystemExit(130)
 
 
-def _summary_table(summary: dict[str, Any]) -> Any:
+def _summary_table(summary: Mapping[str, Any]) -> Any:
     from rich.table import Table
 
     table = Table(title=f"{summary['env']} · {summary['method']} · seed {summary['seed']}", title_justify="left")
@@ -517,10 +432,6 @@ def doctor() -> None:
 
     if not report(_console()):
         sys.exit(1)
-
-
-def _short(preset: str) -> str:
-    return Path(preset).stem if preset.endswith((".yaml", ".yml")) else preset
 
 
 def _fail(message: str) -> Any:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gtr_agents.algorithms.base import Learner
+from gtr_agents.algorithms.base import Callback, Learner
 from gtr_agents.build import build_algorithm, build_evaluator, build_policy, check_parts, training_env
 from gtr_agents.config import RunConfig, as_dict
 from gtr_agents.curves import TEACHER_LEAD
@@ -204,6 +204,7 @@ def train(
     resume: bool = False,
     overrides: Iterable[str] = (),
     ranks: Ranks | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Run a configuration from start to summary.
 
@@ -219,6 +220,7 @@ def train(
         resume: go on from the newest whole checkpoint in ``run``, or from wherever it stopped before the first one.
         overrides: the overrides that were given, for the record.
         ranks: the processes that train together, if there are several; this one leads, the others :func:`follow`.
+        callbacks: what else is told about phases, progress and updates.
 
     Returns:
         The summary, as written to ``summary.json``.
@@ -239,7 +241,7 @@ def train(
             algorithm, before = _begin(config, run, watcher, seed, start)
         else:
             algorithm, before = _go_on(config, run, watcher, seed, checkpoint)
-        seconds, interrupted = _learn(config, run, watcher, algorithm)
+        seconds, interrupted = _learn(config, run, watcher, algorithm, callbacks)
         summary = {
             "preset": preset,
             "env": config.env.id,
@@ -320,14 +322,16 @@ def follow(config: RunConfig, *, seed: int, ranks: Ranks) -> None:
         algorithm.learn(updates=config.updates)
 
 
-def _learn(config: RunConfig, run: RunFolder, watcher: _Watcher, algorithm: Learner) -> tuple[float, bool]:
+def _learn(
+    config: RunConfig, run: RunFolder, watcher: _Watcher, algorithm: Learner, callbacks: Sequence[Callback]
+) -> tuple[float, bool]:
     """Make the updates and save; how many seconds it took, and whether it was interrupted."""
     display = watcher.display
     watcher.start_clock(config.max_minutes)
     started = time.perf_counter()
     interrupted = False
     try:
-        algorithm.learn(updates=config.updates, callbacks=(watcher,))
+        algorithm.learn(updates=config.updates, callbacks=(watcher, *callbacks))
     except _TimeUp:
         watcher.ranks.gather(True)
         display.message(f"Stopped after {config.max_minutes:g} minutes (max_minutes), {algorithm.n_updates} updates.")

@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import gtr_agents
 from gtr_agents import cli, training
 from gtr_agents.algorithms.ppo import PPO
+from gtr_agents.errors import ConfigError
 from gtr_agents.policies.vlm import VLMPolicy
 from gtr_agents.recorder import RunFolder
 from gtr_envs.wrappers import TextAction
@@ -553,6 +555,35 @@ def test_the_time_limit_ends_a_run_with_its_evaluation(start: Path, tmp_path: Pa
     summary = read(folder)
     assert (summary["updates"], summary["interrupted"]) == (1, False)
     assert "success_rate_after" in summary
+
+
+# --- from Python ------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_from_python_is_the_commands(start: Path, tmp_path: Path) -> None:
+    heard: list[int] = []
+
+    class Listener:
+        def on_phase(self, name: str, total: int | None) -> None: ...
+
+        def on_progress(self, n: int) -> None: ...
+
+        def on_update(self, learner: Any, rollout: Any, metrics: dict[str, float]) -> None:
+            del rollout, metrics
+            heard.append(learner.n_updates)
+
+    options: dict[str, Any] = {"seed": 1, "overrides": QUICK, "start": start, "quiet": True}
+    done = gtr_agents.train("tiny-points24", out=tmp_path / "python", callbacks=[Listener()], **options)
+    assert done is not None
+    assert (heard, done.summary["updates"], done.report.is_file()) == ([1, 2], 2, True)
+    assert done.model == done.folder / "checkpoints" / LAST
+    assert train(tmp_path / "command", "--start", str(start), overrides=QUICK) == 0
+    assert_same(tmp_path / "command", done.folder)
+    again = gtr_agents.resume(done.folder, quiet=True)
+    assert again is not None
+    assert again.summary["success_rate_after"] == done.summary["success_rate_after"]
+    with pytest.raises(ConfigError, match="already holds a run"):
+        gtr_agents.train("tiny-points24", out=tmp_path / "python", **options)
 
 
 # --- other ways to run ------------------------------------------------------------------------------------------------

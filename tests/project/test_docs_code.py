@@ -81,7 +81,19 @@ GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
     "quickstart.md": model_folder,
 }
 """What a page takes for granted."""
-SHORTER = {"learn(20_000)": "learn(64)", "verbose=1": "n_steps=64"}
+TINY = (
+    "updates=1",
+    "policy.tiny={hidden_size: 32, layers: 1, heads: 2, ff_size: 32, vision_layers: 1}",
+    "sft.steps=3",
+    "rollout={hands: 2, attempts: 2}",
+    "evaluation={episodes: 2, recorded: 1}",
+)
+SHORTER = {
+    "learn(20_000)": "learn(64)",
+    "verbose=1": "n_steps=64",
+    '["updates=16"]': repr(TINY),
+    "episodes=100": "episodes=2",
+}
 """What would take minutes, and what it becomes."""
 NEEDS = {"environments/alfworld.md": "textworld", "environments/sb3.md": "stable_baselines3"}
 ELSEWHERE = {"environments/alfworld.md": ('backend="thor"',)}
