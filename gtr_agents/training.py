@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gtr_agents.algorithms.base import Callback, Learner
+from gtr_agents.algorithms.base import Callback, Learner, StopTraining
 from gtr_agents.build import build_algorithm, build_evaluator, build_policy, check_parts, training_env
 from gtr_agents.config import RunConfig, as_dict
 from gtr_agents.curves import TEACHER_LEAD
@@ -138,8 +138,8 @@ class _Watcher:
         self.conclude(learner, metrics)
         if learner.n_updates % self.config.checkpoint_every == 0:
             self.checkpoints.save(learner)
-        if time.perf_counter() > self.deadline:
-            raise _TimeUp
+        if self.late():
+            raise StopTraining("max_minutes")
 
     def conclude(self, learner: Learner, metrics: dict[str, float]) -> None:
         """Evaluate if it is time to, and log; if that is interrupted, a run that is resumed does it again."""
@@ -153,6 +153,10 @@ class _Watcher:
         metrics["wall_seconds"] = time.perf_counter() - self.started
         self.run.log(metrics)
         self.display.update(metrics)
+
+    def late(self) -> bool:
+        """True if the time that the configuration allows is over."""
+        return time.perf_counter() > self.deadline
 
     def start_clock(self, minutes: float) -> None:
         """End training after so many minutes from now, at the end of an update; 0 never."""
@@ -187,10 +191,6 @@ def prefixed(prefix: str, result: EvaluationResult) -> dict[str, float]:
 def _lead(metrics: dict[str, float]) -> dict[str, float]:
     """How much better than the student its teacher is."""
     return {TEACHER_LEAD: metrics["eval/teacher/success_rate"] - metrics["eval/student/success_rate"]}
-
-
-class _TimeUp(Exception):  # noqa: N818 - not an error
-    """The time the configuration allows is over."""
 
 
 def train(
@@ -331,10 +331,9 @@ def _learn(
     started = time.perf_counter()
     interrupted = False
     try:
-        algorithm.learn(updates=config.updates, callbacks=(watcher, *callbacks))
-    except _TimeUp:
-        watcher.ranks.gather(True)
-        display.message(f"Stopped after {config.max_minutes:g} minutes (max_minutes), {algorithm.n_updates} updates.")
+        algorithm.learn(updates=config.updates, callbacks=(*callbacks, watcher))
+        if watcher.late() and algorithm.n_updates < config.updates:
+            display.message(f"Stopped after max_minutes={config.max_minutes:g}: {algorithm.n_updates} updates.")
     except KeyboardInterrupt:
         interrupted = True
         display.message("Interrupted: saving. Press Ctrl-C again to stop at once.")

@@ -105,8 +105,12 @@ def _check_shared(ranks: Ranks, rollout: RolloutSettings, guidance: Guidance | N
         )
 
 
+class StopTraining(Exception):  # noqa: N818 - not an error
+    """Raised by a callback after an update: training ends there, in all processes, as if it were over."""
+
+
 class Callback(Protocol):
-    """What may watch a run. Raising ``KeyboardInterrupt`` ends it after the current update's state is consistent."""
+    """What may watch a run. Raising :class:`StopTraining` or ``KeyboardInterrupt`` in ``on_update`` ends it there."""
 
     def on_phase(self, name: str, total: int | None) -> None:
         """A phase begins; ``total`` is how many progress units it will have, None if unknown."""
@@ -166,7 +170,7 @@ class Learner:
         self.seed = seed
         self.n_updates = 0
         self.num_timesteps = 0
-        self._make_env = text_env_maker(env, env_kwargs)
+        self.make_env = text_env_maker(env, env_kwargs)
         self._collector: RolloutCollector | None = None
         self._instructions: str | None = None
         self.watchdog = watchdog
@@ -219,6 +223,9 @@ class Learner:
             done = self.n_updates
             try:
                 self._one_update(self.n_updates / updates, callbacks)
+            except StopTraining:
+                self.ranks.gather(True)
+                return
             except BaseException:
                 if self.n_updates == done:
                     self._rewind()
@@ -256,8 +263,18 @@ class Learner:
             metrics |= self.teacher.diagnostics()
         if self.thinker is not None:
             metrics |= self.thinker.diagnostics()
+        self._tell(callbacks, rollout, metrics)
+
+    def _tell(self, callbacks: Sequence[Callback], rollout: Rollout, metrics: dict[str, float]) -> None:
+        """Tell all callbacks of an update, also if one of them wants to stop."""
+        stop = None
         for callback in callbacks:
-            callback.on_update(self, rollout, metrics)
+            try:
+                callback.on_update(self, rollout, metrics)
+            except StopTraining as reason:
+                stop = reason
+        if stop is not None:
+            raise stop
 
     def _rollout_metrics(self, rollout: Rollout) -> dict[str, float]:
         """What was collected; of several processes, the mean over them, by their numbers of episodes."""
@@ -318,7 +335,7 @@ class Learner:
         if self._collector is None:
             settings = self.rollout_settings
             self._collector = RolloutCollector(
-                self._make_env,
+                self.make_env,
                 settings.n_envs,
                 (settings.format_valid, settings.format_invalid),
                 ask_expert=self.thinker is not None and self.thinker.needs_expert,
@@ -436,14 +453,27 @@ class Learner:
             info: what the environment returned with it; templates that list the legal actions need it.
             deterministic: False samples at the policy's temperature.
         """
+        return self.predict_all([observation], [info or {}], deterministic=deterministic)[0]
+
+    def predict_all(
+        self,
+        observations: Sequence[Mapping[str, Any]],
+        infos: Sequence[Mapping[str, Any]],
+        *,
+        deterministic: bool = True,
+    ) -> list[str]:
+        """Answer several observations in one batch; arguments as for :meth:`predict`, one of each."""
         if self._instructions is None:
-            env = self._make_env()
+            env = self.make_env()
             self._instructions = str(getattr(env.unwrapped, "instructions", ""))
             env.close()
-        legal = (info or {}).get("legal_actions", ())
-        prompt = self.policy.template.render(observation, legal, self._instructions)
+        render, instructions = self.policy.template.render, self._instructions
+        prompts = [
+            render(observation, info.get("legal_actions", ()), instructions)
+            for observation, info in zip(observations, infos, strict=True)
+        ]
         generator = None if deterministic else torch_generator(self.seed, "predict")
-        return self.policy.act([prompt], generator=generator)[0].answer.action or ""
+        return [response.answer.action or "" for response in self.policy.act(prompts, generator=generator)]
 
 
 class _TaskSeeds:

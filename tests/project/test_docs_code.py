@@ -48,6 +48,12 @@ def tiny_policy() -> dict[str, Any]:
     return {"policy": VLMPolicy(*build_tiny_vlm("compact", hidden_size=32, layers=1, heads=2, ff_size=32))}
 
 
+def algorithm() -> dict[str, Any]:
+    from gtr_agents import PPO, RolloutSettings
+
+    return {"algorithm": PPO(tiny_policy()["policy"], "EZPoints-v0", rollout=RolloutSettings(hands=1, attempts=2))}
+
+
 def model_folder() -> dict[str, Any]:
     tiny_policy()["policy"].save("path/to/folder")
     return {}
@@ -73,6 +79,7 @@ def checkpoints() -> dict[str, Any]:
 
 
 GIVEN: dict[str, Callable[[], dict[str, Any]]] = {
+    "embedding.md": algorithm,
     "environments/index.md": points24,
     "environments/wrappers.md": points24,
     "examples.md": clock,
@@ -93,9 +100,15 @@ SHORTER = {
     "verbose=1": "n_steps=64",
     '["updates=16"]': repr(TINY),
     "episodes=100": "episodes=2",
+    "updates=10": "updates=1",
+    '["csv"]': "[]",
 }
 """What would take minutes, and what it becomes."""
-NEEDS = {"environments/alfworld.md": "textworld", "environments/sb3.md": "stable_baselines3"}
+NEEDS = {
+    "embedding.md": "stable_baselines3",
+    "environments/alfworld.md": "textworld",
+    "environments/sb3.md": "stable_baselines3",
+}
 ELSEWHERE = {"environments/alfworld.md": ('backend="thor"',)}
 """Blocks that need what no test machine has."""
 
