@@ -2,7 +2,7 @@
 
     python benchmarks/study.py points24 run    # hours on two cores; skips runs that are complete
     python benchmarks/study.py points24 long   # one run of many updates from the same start; goes on where it stopped
-    python benchmarks/study.py points24 table  # needs scipy (the extra dev)
+    python benchmarks/study.py points24 table
     python benchmarks/study.py alfworld run    # likewise, and table; each seed makes a supervised start of its own
 
 ``run`` makes the supervised starts, then trains each method with each seed, two runs at a time with one thread each.
@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from gtr_agents.metrics import wilson_interval
+from gtr_agents.metrics import mean_interval, newcombe_interval, welch_interval, wilson_interval
 
 METHODS = {"ppo": "none", "gtr-turbo-kl": "reverse_kl"}
 COLOURS = {"ppo": "#777777", "gtr-turbo-kl": "#1f77b4"}
@@ -171,18 +171,15 @@ def table(study: Study) -> str:
 
 def comparison(study: Study) -> str:
     """Compare the methods: mean and standard deviation over runs, and Welch's 95 % interval of the difference."""
-    from scipy.stats import ttest_ind
-
     plain, guided = (summaries(study.data, f"{method}-s*") for method in METHODS)
     rows = ["| | plain PPO | GTR-Turbo (KL) | difference (95 %), p |", "| --- | --- | --- | --- |"]
     for name, key in study.measures.items():
         groups = [[float(s[key]) for s in runs] for runs in (plain, guided)]
         cells = [f"{shown(key, mean(g))} ± {shown(key, stdev(g))}" for g in groups]
         told = shown(key, mean(groups[1]) - mean(groups[0]), "+")
-        if all(map(stdev, groups)):  # runs that agree to the last digit say nothing about a deviation
-            test = ttest_ind(groups[1], groups[0], equal_var=False)
-            low, high = test.confidence_interval()
-            told += f" ({shown(key, low, '+')} to {shown(key, high, '+')}), p = {test.pvalue:.2f}"
+        if (found := welch_interval(groups[0], groups[1])) is not None:
+            low, high, p = found
+            told += f" ({shown(key, low, '+')} to {shown(key, high, '+')}), p = {p:.2f}"
         rows.append(f"| {name} | {' | '.join(cells)} | {told} |")
     return "\n".join(rows)
 
@@ -191,10 +188,9 @@ def gains(study: Study) -> str:
     """How much each method adds to its starts: by run, the mean with its t interval over runs, and over all episodes.
 
     The last is the difference of two shares with Newcombe's 95 % interval (doi 10.1002/sim.861, method 10). It takes
-    before and after for independent, though they are the same tasks: the interval is too wide rather than too narrow.
+    all episodes for independent, though before and after share their tasks (which makes it too wide), and so do the
+    runs (which makes it too narrow).
     """
-    from scipy.stats import t
-
     rows = ["| | by run | mean (95 % over runs) | all episodes (95 %) |", "| --- | --- | --- | --- |"]
     for method in METHODS:
         runs = summaries(study.data, f"{method}-s*")
@@ -203,24 +199,14 @@ def gains(study: Study) -> str:
         for name, key in (("student", "success_rate_after"), ("merged teacher", "success_rate_teacher")):
             after = [float(s[key]) for s in runs]
             found = [a - b for a, b in zip(after, before, strict=True)]
-            half = t.ppf(0.975, len(found) - 1) * stdev(found) / len(found) ** 0.5
-            middle = mean(found)
+            middle, (below, above) = mean(found), mean_interval(found) or (float("nan"), float("nan"))
             low, high = newcombe_interval((mean(before), n), (mean(after), n))
             each = ", ".join(f"{gain:+.3f}" for gain in found)
             rows.append(
-                f"| {method}, {name} | {each} | {middle:+.3f} ({middle - half:+.3f} to {middle + half:+.3f}) "
+                f"| {method}, {name} | {each} | {middle:+.3f} ({below:+.3f} to {above:+.3f}) "
                 f"| {middle:+.3f} ({low:+.3f} to {high:+.3f}) |"
             )
     return "\n".join(rows)
-
-
-def newcombe_interval(first: tuple[float, int], second: tuple[float, int]) -> tuple[float, float]:
-    """95 % interval of the second share minus the first; each is a share and the number of its episodes."""
-    (p, n), (q, m) = first, second
-    (p_low, p_high), (q_low, q_high) = wilson_interval(round(p * n), n), wilson_interval(round(q * m), m)
-    lower = ((q - q_low) ** 2 + (p_high - p) ** 2) ** 0.5
-    upper = ((q_high - q) ** 2 + (p - p_low) ** 2) ** 0.5
-    return q - p - lower, q - p + upper
 
 
 def by_task(study: Study, method: str, when: str) -> dict[str, tuple[int, int]]:

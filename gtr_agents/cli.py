@@ -317,6 +317,37 @@ def report(run: Positional[Run]) -> None:
 
 
 @app.command
+def compare(
+    runs: Positional[tuple[Annotated[Path, arg(metavar="RUN...", help="Finished run folders.")], ...]],
+    *,
+    by: str | None = None,
+    out: Path | None = None,
+) -> None:
+    """Compare finished runs: gains on the start, differences between methods, with intervals over runs and episodes.
+
+    Runs that differ in nothing but their seed are one group. With one run in a group there is no interval over runs.
+
+    Args:
+        runs: run folders, all measured on the same episodes.
+        by: group by `method` or by one option, e.g. guidance.beta; default all options that differ.
+        out: also write compare.md and compare.png to this folder.
+    """
+    from gtr_agents.compare import comparable, difference_table, draw, group_runs, read_runs, success_table
+
+    found = read_runs(runs)
+    if not found:
+        _fail("Name at least one run: gtr compare RUN...")
+    comparable(found)
+    groups = group_runs(found, by)
+    text = success_table(groups) + (f"\n\n{difference_table(groups)}" if len(groups) > 1 else "")
+    _console().print(text, markup=False, soft_wrap=True)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "compare.md").write_text(f"{text}\n", encoding="utf-8")
+        _console().print(f"Written {draw(groups, out / 'compare.png')}", soft_wrap=True)
+
+
+@app.command
 def replay(run: Positional[Run], *, episode: str | None = None, gif: bool = False, terminal: bool = False) -> None:
     """Watch recorded episodes of a run in a window, in the terminal, or as replay.gif.
 

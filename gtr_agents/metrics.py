@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from statistics import mean, stdev, variance
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -33,6 +34,77 @@ def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float,
     centre = (rate + z * z / (2 * n)) / scale
     half = z / scale * math.sqrt(rate * (1.0 - rate) / n + z * z / (4 * n * n))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def newcombe_interval(first: tuple[float, int], second: tuple[float, int]) -> tuple[float, float]:
+    """Compute the 95 % interval of a difference of two independent shares (Newcombe 1998, method 10).
+
+    Args:
+        first: A share and the number of its trials.
+        second: Another one.
+
+    Returns:
+        Bounds of the second share minus the first (doi 10.1002/sim.861).
+    """
+    (p, n), (q, m) = first, second
+    (p_low, p_high), (q_low, q_high) = wilson_interval(round(p * n), n), wilson_interval(round(q * m), m)
+    lower = ((q - q_low) ** 2 + (p_high - p) ** 2) ** 0.5
+    upper = ((q_high - q) ** 2 + (p - p_low) ** 2) ** 0.5
+    return q - p - lower, q - p + upper
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Compute Student's 95 % interval of the mean of a few runs.
+
+    Args:
+        values: One number a run.
+
+    Returns:
+        Bounds; None for fewer than two runs, which say nothing about how much runs differ.
+    """
+    if len(values) < 2:
+        return None
+    half = _t_quantile(len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    return mean(values) - half, mean(values) + half
+
+
+def welch_interval(first: Sequence[float], second: Sequence[float]) -> tuple[float, float, float] | None:
+    """Compare the means of two groups of runs whose variances may differ (Welch 1947).
+
+    Args:
+        first: One number a run.
+        second: The other group.
+
+    Returns:
+        95 % bounds of the second mean minus the first, and the two-sided p value; None if a group has fewer than two
+        runs, or runs that agree to the last digit: they say nothing about a deviation.
+    """
+    if min(len(first), len(second)) < 2 or not (stdev(first) and stdev(second)):
+        return None
+    a, b = (variance(group) / len(group) for group in (first, second))
+    freedom = (a + b) ** 2 / (a**2 / (len(first) - 1) + b**2 / (len(second) - 1))
+    difference, error = mean(second) - mean(first), math.sqrt(a + b)
+    half = _t_quantile(freedom) * error
+    return difference - half, difference + half, 1.0 - _t_inside(abs(difference) / error, freedom)
+
+
+def _t_inside(t: float, freedom: float) -> float:
+    """Probability that a Student variable lies in [-t, t]; with t = sqrt(freedom) tan(angle) a smooth integral."""
+    end = math.atan(t / math.sqrt(freedom))
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    integral = end / 2 * float(np.sum(weights * np.cos(end / 2 * (nodes + 1)) ** (freedom - 1)))
+    scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
+    return 2 * scale * integral
+
+
+def _t_quantile(freedom: float, inside: float = 0.95) -> float:
+    """Half width that holds a share of Student's distribution, by bisection over the angle."""
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = _t_inside(math.sqrt(freedom) * math.tan(middle), freedom) < inside
+        low, high = (middle, high) if below else (low, middle)
+    return math.sqrt(freedom) * math.tan(low)
 
 
 def bleu_2(hypothesis: Sequence[str], references: Sequence[Sequence[str]]) -> float:

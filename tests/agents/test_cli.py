@@ -18,7 +18,7 @@ from gtr_agents.config import preset_names
 from gtr_agents.evaluation import Evaluator
 from gtr_envs.registration import COMPAT_ENVS, ENVS, HOUSEHOLD_ENVS
 
-COMMANDS = ("demo", "sft", "train", "eval", "merge", "report", "replay", "play", "solve", "envs", "presets")
+COMMANDS = ("demo", "sft", "train", "eval", "merge", "report", "compare", "replay", "play", "solve", "envs", "presets")
 Gtr = Callable[..., tuple[int, str, str]]
 
 
@@ -155,6 +155,8 @@ def test_presets_are_listed(gtr: Gtr) -> None:
         (("merge", "a", "b", "--out", "merged", "--method", "tie"), "ties"),
         (("merge", "a", "b", "--out", "merged", "--shard-size", "big"), "such as 500MB"),
         (("report", "nowhere"), "nowhere"),
+        (("compare", "nowhere"), "nowhere"),
+        (("compare",), "at least one run"),
         (("replay", "nowhere", "--gif"), "nowhere"),
         (("play", "Points25-v0", "--terminal"), "Did you mean 'Points24-v0'"),
         (("play", "Points24-v0", "--terminal", "--set", "del=any"), "Did you mean 'deal'"),

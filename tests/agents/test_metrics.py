@@ -7,7 +7,10 @@ import pytest
 from gtr_agents.metrics import (
     bleu_2,
     explained_variance,
+    mean_interval,
+    newcombe_interval,
     self_bleu,
+    welch_interval,
     wilson_interval,
 )
 
@@ -73,3 +76,28 @@ def test_explained_variance_has_hand_values() -> None:
     assert explained_variance([2.0, 2.0, 2.0], [1.0, 2.0, 3.0]) == pytest.approx(0.0, abs=GOLDEN)
     assert explained_variance([3.0, 2.0, 1.0], [1.0, 2.0, 3.0]) == pytest.approx(-3.0, abs=GOLDEN)
     assert explained_variance([1.0, 2.0], [5.0, 5.0]) == 0.0
+
+
+def test_newcombes_interval_is_that_of_his_paper() -> None:
+    # Newcombe 1998, table II, example (a): 56/70 against 48/80, method 10.
+    low, high = newcombe_interval((48 / 80, 80), (56 / 70, 70))
+    assert (low, high) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+
+
+def test_one_run_has_no_interval_over_runs() -> None:
+    assert mean_interval([0.5]) is None
+    assert welch_interval([0.5], [0.6, 0.7]) is None
+    assert welch_interval([0.5, 0.5], [0.6, 0.7]) is None
+
+
+def test_intervals_over_runs_are_those_of_scipy() -> None:
+    from scipy import stats
+
+    one, other = [0.332, 0.352, 0.346], [0.36, 0.391, 0.37, 0.35]
+    found = stats.ttest_1samp(one, 0).confidence_interval()
+    assert mean_interval(one) == pytest.approx((found.low, found.high), rel=1e-9)
+    test = stats.ttest_ind(other, one, equal_var=False)
+    bounds = test.confidence_interval()
+    assert welch_interval(one, other) == pytest.approx((bounds.low, bounds.high, test.pvalue), rel=1e-8)
+    pair = stats.ttest_1samp(one[:2], 0).confidence_interval()
+    assert mean_interval(one[:2]) == pytest.approx((pair.low, pair.high), rel=1e-7)
