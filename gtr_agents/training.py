@@ -405,10 +405,12 @@ def method_name(config: RunConfig) -> str:
     """What the method of a configuration is called in the literature."""
     guidance, teacher = config.guidance, config.teacher.name
     if guidance.name == "none":
-        return "ppo"
+        return config.algorithm
     if guidance.name == "thought_sft" and guidance.source == "own_success":
-        return "rejection sampling"
-    return f"gtr ({teacher})" if teacher in THINKERS else f"gtr-turbo ({guidance.name})"
+        name = "rejection sampling"
+    else:
+        name = f"gtr ({teacher})" if teacher in THINKERS else f"gtr-turbo ({guidance.name})"
+    return name if config.algorithm == "ppo" else f"{name}, {config.algorithm}"
 
 
 def _rates(label: str, result: EvaluationResult) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from PIL import Image
 import gtr_agents
 from gtr_agents import cli, training
 from gtr_agents.algorithms.ppo import PPO
+from gtr_agents.config import load_config
 from gtr_agents.errors import ConfigError
 from gtr_agents.policies.vlm import VLMPolicy
 from gtr_agents.recorder import RunFolder
@@ -584,6 +585,21 @@ def test_a_run_from_python_is_the_commands(start: Path, tmp_path: Path) -> None:
     assert again.summary["success_rate_after"] == done.summary["success_rate_after"]
     with pytest.raises(ConfigError, match="already holds a run"):
         gtr_agents.train("tiny-points24", out=tmp_path / "python", **options)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ([], "gtr-turbo (reverse_kl)"),
+        (["guidance.name=none"], "ppo"),
+        (["guidance.name=none", "algorithm=grpo"], "grpo"),
+        (["algorithm=grpo"], "gtr-turbo (reverse_kl), grpo"),
+        (["guidance.name=thought_sft", "teacher.name=oracle"], "gtr (oracle)"),
+        (["guidance.name=thought_sft", "guidance.source=own_success"], "rejection sampling"),
+    ],
+)
+def test_a_run_is_called_by_its_method(overrides: list[str], name: str) -> None:
+    assert training.method_name(load_config("tiny-points24", overrides)) == name
 
 
 # --- other ways to run ------------------------------------------------------------------------------------------------
