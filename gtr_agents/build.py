@@ -147,8 +147,9 @@ def check_parts(config: RunConfig) -> str | None:
     Raises:
         GtrError: if a part of the configuration cannot be built, or guidance and teacher do not fit.
     """
-    thinker = build_thinker(config)
-    check_guidance(build_guidance(config), build_teacher(config), thinker)
+    guidance, thinker = build_guidance(config), build_thinker(config)
+    check_guidance(guidance, build_teacher(config), thinker)
+    algorithm_class(config.algorithm).check(getattr(config, config.algorithm), config.rollout, guidance)
     return None if thinker is None else thinker.check()
 
 

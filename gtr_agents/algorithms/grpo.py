@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import PositiveFloat, PositiveInt
 
+from gtr_agents.algorithms.base import RolloutSettings
 from gtr_agents.algorithms.policy_gradient import PolicyGradient, UpdateSettings
 from gtr_agents.batching import Batch
 from gtr_agents.errors import ConfigError
@@ -18,6 +19,7 @@ from gtr_agents.losses import token_policy_loss
 from gtr_agents.types import Rollout
 
 if TYPE_CHECKING:
+    from gtr_agents.guidance.base import Guidance
     from gtr_agents.policies.vlm import PolicyOutput
 
 EPSILON = 1e-4
@@ -61,9 +63,9 @@ class GRPO(PolicyGradient):
     settings_class = GRPOSettings
     settings: GRPOSettings
 
-    def check_settings(self) -> None:
+    @classmethod
+    def check(cls, settings: GRPOSettings, rollout: RolloutSettings, guidance: Guidance | None) -> None:  # noqa: ARG003
         """Raise :class:`ConfigError` if episodes do not come in groups."""
-        rollout = self.rollout_settings
         if not rollout.hands or rollout.attempts < 2:
             raise ConfigError(
                 "GRPO compares several episodes of one task: it needs rollout.hands above 0 and rollout.attempts >= 2, "

@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from gtr_agents.advantages import normalise
-from gtr_agents.algorithms.base import Learner, MakeEnv
+from gtr_agents.algorithms.base import Learner, MakeEnv, RolloutSettings
 from gtr_agents.batching import Batch, make_batch, micro_batches, minibatches
-from gtr_agents.errors import ConfigError, NotFiniteError, TrainingError
+from gtr_agents.errors import NotFiniteError, TrainingError
 from gtr_agents.losses import learning_rate_at, masked_mean
 from gtr_agents.metrics import explained_variance
 from gtr_agents.seeding import numpy_generator
 from gtr_agents.types import Rollout, Share, Step
 
 if TYPE_CHECKING:
+    from gtr_agents.guidance.base import Guidance
     from gtr_agents.guidance.imitation import Imitation
     from gtr_agents.policies.vlm import PolicyOutput, VLMPolicy
 
@@ -125,15 +126,11 @@ class PolicyGradient(Learner):
     settings_class: ClassVar[type[UpdateSettings]] = UpdateSettings
     uses_values: bool = False
     """True if the value head is trained."""
-    token_ratio: bool = True
-    """True if every token has a ratio of its own."""
 
     def __init__(self, policy: VLMPolicy, env: str | MakeEnv, *, settings: Any = None, **kwargs: Any) -> None:
         super().__init__(policy, env, **kwargs)
         self.settings = settings or self.settings_class()
-        self.check_settings()
-        if self.guidance is not None and self.guidance.per_token and not self.token_ratio:
-            raise ConfigError("Guidance per token needs one ratio per token: set ppo.ratio to token.")
+        self.check(self.settings, self.rollout_settings, self.guidance)
         self._not_finite: list[int] = []
         self._initial: dict[str, torch.Tensor] | None = None
         self.optimizer = torch.optim.Adam(
@@ -145,8 +142,9 @@ class PolicyGradient(Learner):
 
     # --- to be provided by the algorithm -----------------------------------------------------------------------------
 
-    def check_settings(self) -> None:
-        """Raise :class:`ConfigError` if the settings contradict each other."""
+    @classmethod
+    def check(cls, settings: Any, rollout: RolloutSettings, guidance: Guidance | None) -> None:
+        """Raise :class:`ConfigError` if the settings contradict each other; before anything is built."""
 
     def advantages(self, rollout: Rollout) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Raw advantages and value targets of all steps of a rollout, trajectory by trajectory, [N] each."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import NonNegativeFloat
 
 from gtr_agents.advantages import normalise, trajectory_advantages
+from gtr_agents.algorithms.base import RolloutSettings
 from gtr_agents.algorithms.policy_gradient import PolicyGradient, UpdateSettings
 from gtr_agents.baselines import tree_advantages
 from gtr_agents.batching import Batch
@@ -19,6 +20,7 @@ from gtr_agents.losses import clipped_policy_loss, clipped_value_loss, token_pol
 from gtr_agents.types import Rollout, Share
 
 if TYPE_CHECKING:
+    from gtr_agents.guidance.base import Guidance
     from gtr_agents.policies.vlm import PolicyOutput
 
 
@@ -72,18 +74,16 @@ class PPO(PolicyGradient):
         """True if the value head is trained."""
         return self.settings.baseline == "critic"
 
-    @property
-    def token_ratio(self) -> bool:  # type: ignore[override]
-        """True if every token has a ratio of its own."""
-        return self.settings.ratio == "token"
-
-    def check_settings(self) -> None:
-        """Raise :class:`ConfigError` if the settings contradict each other."""
-        if self.settings.baseline == "tree" and self.rollout_settings.attempts < 2:
+    @classmethod
+    def check(cls, settings: PPOSettings, rollout: RolloutSettings, guidance: Guidance | None) -> None:
+        """Raise :class:`ConfigError` if the settings contradict each other; before anything is built."""
+        if guidance is not None and guidance.per_token and settings.ratio != "token":
+            raise ConfigError("Guidance per token needs one ratio per token: set ppo.ratio to token.")
+        if settings.baseline == "tree" and rollout.attempts < 2:
             raise ConfigError("The tree baseline compares attempts at one hand: it needs rollout.attempts >= 2.")
-        if self.settings.baseline == "tree" and not self.rollout_settings.hands:
+        if settings.baseline == "tree" and not rollout.hands:
             raise ConfigError("The tree baseline needs whole episodes in groups: set rollout.hands above 0.")
-        if self.settings.baseline == "tree" and self.settings.placement != "reward":
+        if settings.baseline == "tree" and settings.placement != "reward":
             raise ConfigError("The tree baseline counts guidance as a reward: set ppo.placement to reward.")
 
     def advantages(self, rollout: Rollout) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -80,6 +80,8 @@ def test_a_service_that_is_not_there_is_known_before_the_supervised_start() -> N
         check_parts(load_config("tiny-points24", [*options, "teacher.external.on_failure=stop"]))
     with pytest.raises(ConfigError, match="needs a teacher that scores tokens"):
         check_parts(load_config("tiny-points24", external))
+    with pytest.raises(ConfigError, match=r"GRPO .* needs rollout\.hands above 0"):
+        check_parts(load_config("tiny-points24", ["algorithm=grpo", "rollout.hands=0"]))
     assert check_parts(load_config("tiny-points24")) is None
 
 
