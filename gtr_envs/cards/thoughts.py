@@ -156,10 +156,12 @@ def audit(
 
 
 def _can_win(numbers: Sequence[int], table: list[str], target: int, operators: Sequence[str]) -> bool:
-    """Say whether any continuation wins; of an untouched table the hand alone tells, which is much quicker."""
+    """Say whether any continuation wins; a listed formula that begins so is found sooner than a shortest way."""
     if not table:
         return solver.is_solvable(numbers, target, operators=operators)
-    return solver.distance(numbers, table, target, operators=operators) is not None
+    ways = solver.solve(numbers, target, operators=operators)
+    begun = any(way[: len(table)] == table for way in ways)
+    return begun or solver.distance(numbers, table, target, operators=operators) is not None
 
 
 def _of_plan(
