@@ -144,13 +144,35 @@ def audit(
     table = list(formula_tokens)
     if stated_numbers is not None and list(stated_numbers) != list(numbers):
         return Finding.MISREAD_CARD
-    if solver.distance(numbers, table, target, operators=operators) is None:
-        return Finding.HOPELESS
-    if stated_formula is not None and _tokens(stated_formula) != table:
-        return Finding.WRONG_FORMULA
-    if plan is None:
-        return _without_plan(numbers, table, action, target, operators)
-    whole = [token for token in plan if token != END]
+    finding = Finding.WRONG_FORMULA
+    if stated_formula is None or _tokens(stated_formula) == table:
+        if plan is None:
+            finding = _without_plan(numbers, table, action, target, operators)
+        else:
+            finding = _of_plan(numbers, table, [token for token in plan if token != END], action, target, operators)
+            if finding in (Finding.CORRECT, Finding.WRONG_ACTION):  # the plan itself shows that the table can win
+                return finding
+    return finding if _can_win(numbers, table, target, operators) else Finding.HOPELESS
+
+
+def _can_win(numbers: Sequence[int], table: list[str], target: int, operators: Sequence[str]) -> bool:
+    """Say whether any continuation wins; a listed formula that begins so is found sooner than a shortest way."""
+    if not table:
+        return solver.is_solvable(numbers, target, operators=operators)
+    ways = solver.solve(numbers, target, operators=operators)
+    begun = any(way[: len(table)] == table for way in ways)
+    return begun or solver.distance(numbers, table, target, operators=operators) is not None
+
+
+def _of_plan(
+    numbers: Sequence[int],
+    table: list[str],
+    whole: list[str],
+    action: str | None,
+    target: int,
+    operators: Sequence[str],
+) -> Finding:
+    """Judge an answer by the whole formula that it names, without ``=``."""
     if whole[: len(table)] != table or not _uses_hand(whole, numbers, operators):
         return Finding.WRONG_FORMULA
     try:
@@ -165,7 +187,7 @@ def audit(
 def _without_plan(
     numbers: Sequence[int], table: list[str], action: str | None, target: int, operators: Sequence[str]
 ) -> Finding:
-    """Judge an answer by its action alone; the table can still win."""
+    """Judge an answer by its action alone."""
     if action is None:
         return Finding.WRONG_ACTION
     if action == END:

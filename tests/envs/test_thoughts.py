@@ -10,7 +10,8 @@ import pytest
 
 import gtr_envs  # noqa: F401 - registers the environments
 from gtr_envs.cards import solver
-from gtr_envs.cards.formula import END, evaluate, tokenize
+from gtr_envs.cards.arithmetic import random_formula
+from gtr_envs.cards.formula import END, OPERATORS, evaluate, tokenize
 from gtr_envs.cards.thoughts import Finding, audit, find_plan, write_thought
 
 HAND = [3, 3, 8, 8]
@@ -127,3 +128,19 @@ def test_an_environment_knows_what_its_expert_thinks(env_id: str) -> None:
 )
 def test_the_plan_is_the_last_formula_of_the_thought(text: str, plan: str | None) -> None:
     assert find_plan(text) == (None if plan is None else tokenize(plan))
+
+
+def test_hopeless_is_what_the_search_says_whatever_the_answer() -> None:
+    rng = np.random.default_rng(3)
+    found = set()
+    for _ in range(150):
+        numbers = [int(x) for x in rng.integers(1, 11, size=4)]
+        whole = random_formula(numbers, rng, OPERATORS)
+        if rng.random() < 0.5:  # a plan that wins, if there is one
+            whole = next(iter(solver.solve(numbers)), whole)
+        table = list(whole[: int(rng.integers(len(whole)))])
+        for plan in (None, whole, ["1", "+", "1"]):
+            finding = audit(numbers, table, plan=plan, action=whole[len(table)])
+            assert (finding is Finding.HOPELESS) == (solver.distance(numbers, table) is None)
+            found.add(finding)
+    assert found > {Finding.HOPELESS, Finding.CORRECT, Finding.WRONG_FORMULA}
