@@ -32,7 +32,7 @@ from reference_loop import ReferenceLoop
 from stopwatch import BareArithmetic, Place, Stopwatch
 
 from gtr_agents import rollout as rollout_module
-from gtr_agents.algorithms import ppo as ppo_module
+from gtr_agents.algorithms import policy_gradient as update_module
 from gtr_agents.algorithms.ppo import PPO
 from gtr_agents.build import build_algorithm, build_policy
 from gtr_agents.config import load_config
@@ -67,7 +67,7 @@ def ours(start: Path | None, n_envs: int, n_steps: int, overrides: list[str]) ->
 def reference(start: Path | None, overrides: list[str]) -> ReferenceLoop:
     """The other loop, with a copy of the same model."""
     algorithm = ours(start, 1, 1, overrides)
-    return ReferenceLoop(algorithm.policy, algorithm._make_env(), algorithm.settings, count())
+    return ReferenceLoop(algorithm.policy, algorithm.make_env(), algorithm.settings, count())
 
 
 def n_steps_of(n_envs: int) -> int:
@@ -139,7 +139,7 @@ def update_places(player: PPO) -> list[Place]:
         (policy, "evaluate", "log-probabilities, entropy, values"),
         (torch.Tensor, "backward", "backward"),
         (vlm_module, "collate", "padding"),
-        (ppo_module, "make_batch", "padding"),
+        (update_module, "make_batch", "padding"),
         (player.optimizer, "step", "optimizer, and clipping the gradient"),
         (torch.nn.utils, "clip_grad_norm_", "optimizer, and clipping the gradient"),
         (player, "update", "rest"),

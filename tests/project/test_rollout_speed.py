@@ -49,7 +49,7 @@ def test_the_reference_has_our_loss(script: dict[str, Any]) -> None:
     steps = [step for part in parts for step in part.steps]
     for step in steps:
         loss = other.loss(step, 0.5, 1.0)
-        batch = script["ppo_module"].make_batch([step], np.array([0.5]), np.array([1.0]), torch.device("cpu"))
+        batch = script["update_module"].make_batch([step], np.array([0.5]), np.array([1.0]), torch.device("cpu"))
         expected, _ = player.losses(batch)
         assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
 
