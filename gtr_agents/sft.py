@@ -13,6 +13,7 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from gtr_agents.errors import TrainingError
+from gtr_agents.muon import muon
 from gtr_agents.types import Share
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def build_optimizers(model: Any, settings: SFTSettings) -> list[torch.optim.Opti
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.98), weight_decay=decay)]
     if matrices:
         weights = [trainable[name] for name in sorted(matrices)]
-        optimizers.append(torch.optim.Muon(weights, lr=settings.muon_learning_rate, weight_decay=0.0))
+        optimizers.append(muon(weights, settings.muon_learning_rate))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
