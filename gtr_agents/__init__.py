@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from gtr_agents.errors import missing_package
+from gtr_agents.requirements import explain
 
 if TYPE_CHECKING:
     from gtr_agents.algorithms.base import RolloutSettings
@@ -73,8 +73,9 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         try:
             return getattr(import_module(_HOMES[name]), name)
-        except ModuleNotFoundError as error:
-            raise missing_package(error) from error
+        except ImportError as error:
+            explain(error)
+            raise
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

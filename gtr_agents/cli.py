@@ -475,15 +475,17 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; clear errors and a non-zero status for bad input."""
     from gymnasium.error import UnregisteredEnv
 
-    from gtr_agents.errors import GtrError, missing_package
+    from gtr_agents.errors import GtrError
+    from gtr_agents.requirements import explain
     from gtr_envs.errors import GtrEnvsError
 
     _sigterm_as_interrupt()
     try:
         try:
             _cli(arguments)
-        except ModuleNotFoundError as error:
-            raise missing_package(error) from error
+        except ImportError as error:
+            explain(error)
+            raise
     except (GtrError, GtrEnvsError, UnregisteredEnv) as error:
         sys.stderr.write(f"gtr: error: {error}\n")
         raise SystemExit(2) from None

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import sys
 
-from gtr_agents.errors import missing_package
+from gtr_agents.errors import DependencyError
+from gtr_agents.requirements import explain
 
 
 def main() -> None:
     """Run the command line, or say what to install first."""
     try:
         from gtr_agents.cli import main as run
-    except ModuleNotFoundError as error:
-        sys.stderr.write(f"gtr: error: {missing_package(error)}\n")
-        raise SystemExit(2) from None
+    except ImportError as error:
+        try:
+            explain(error)
+        except DependencyError as explained:
+            sys.stderr.write(f"gtr: error: {explained}\n")
+            raise SystemExit(2) from None
+        raise
     run()

@@ -61,7 +61,7 @@ class TeacherError(GtrError):
 
 
 class DependencyError(GtrError, ImportError):
-    """A package of the extra ``agents`` is not installed."""
+    """A package is not installed, or of a version that does not do; the message says what to run."""
 
 
 def missing_package(error: ModuleNotFoundError) -> DependencyError:

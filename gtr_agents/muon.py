@@ -27,8 +27,8 @@ def muon(parameters: Iterable[torch.nn.Parameter], lr: float) -> torch.optim.Muo
 class Float32Muon(torch.optim.Muon):
     """``torch.optim.Muon`` (arXiv 2502.16982) with its iteration in float32 instead of bfloat16.
 
-    The iteration only has to bring singular values near 1, so its precision hardly matters; its time does: where bfloat16
-    is emulated, it takes longer than the whole rest of a training step.
+    The iteration only has to bring singular values near 1, so its precision hardly matters; its time does: where
+    bfloat16 is emulated, it takes longer than the whole rest of a training step.
     Only the defaults that :func:`muon` uses are there: no closure, no weight decay, the original learning rate scale.
     """
 

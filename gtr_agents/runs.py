@@ -14,6 +14,7 @@ from gtr_agents.errors import ConfigError
 from gtr_agents.ranks import this_process
 from gtr_agents.recorder import RunFolder
 from gtr_agents.report import build_report
+from gtr_agents.requirements import check_versions
 from gtr_agents.run_checkpoints import model_folder
 from gtr_agents.training import follow
 from gtr_agents.training import train as run_training
@@ -70,7 +71,9 @@ def train(
 
     Raises:
         ConfigError: if the configuration is not valid, or the folder is taken.
+        DependencyError: if a package is too old.
     """
+    check_versions()
     overrides = tuple(overrides)
     config = load_config(preset, overrides)
     ranks = this_process()
