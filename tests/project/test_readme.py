@@ -61,7 +61,9 @@ def test_every_extra_that_is_named_exists(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=PAGE_NAMES)
 def test_every_link_to_a_file_resolves(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
-    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    # What Sphinx generates is there only after `make docs`, which checks these links.
+    links = [link for link in links if "://" not in link and not link.startswith("generated/")]
+    missing = [link for link in links if not (page.parent / link).exists()]
     assert not missing
 
 
