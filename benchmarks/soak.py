@@ -6,8 +6,8 @@
 
 Updates are small, so that there are many: each plays, scores, trains, merges and writes a metrics line; every second
 one saves a checkpoint to resume from, every tenth evaluates student and teacher and records episodes. After every
-update the script notes the resident memory, the open files and threads of the process, and the processor time (of all its threads,
-so that what else the machine does counts little) and wall time of the update without its evaluations.
+update the script notes the resident memory, the open files and threads of the process, and the processor time (of all
+its threads, so that what else the machine does counts little) and wall time of the update without its evaluations.
 """
 
 from __future__ import annotations

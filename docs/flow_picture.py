@@ -1,4 +1,4 @@
-"""Draw one update of GTR-Turbo for the documentation: ``python docs/flow_picture.py`` writes ``docs/images/flow.png``."""
+"""Draw one update of GTR-Turbo: ``python docs/flow_picture.py`` writes ``docs/images/flow.png``."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ BOXES = {
     "student": (7.75, 4.5, 2.3, 1.0, AGENT, "Student", "writes thought and action"),
     "step": (10.95, 4.5, 2.3, 1.0, AGENT, "Step", "tokens, log-probs, reward"),
     "teacher": (10.95, 2.6, 2.3, 1.0, TEACHER, "Teacher", "scores the thought's tokens"),
-    "rewards": (7.75, 2.6, 2.3, 1.0, MATHS, "Rewards", "task + format − β · KL"),
-    "ppo": (4.55, 2.6, 2.3, 1.0, MATHS, "PPO", "advantages, epochs × minibatches"),
+    "rewards": (7.75, 2.6, 2.3, 1.0, MATHS, "Rewards", r"task + format $-\,\beta\cdot$KL"),
+    "ppo": (4.55, 2.6, 2.3, 1.0, MATHS, "PPO", r"advantages, epochs $\times$ minibatches"),
     "store": (4.55, 0.7, 2.3, 1.0, TEACHER, "Checkpoints", "$W_1 … W_k$, as running sums"),
     "merge": (10.95, 0.7, 2.3, 1.0, TEACHER, "TIES merge", "trim, elect signs, average"),
 }
