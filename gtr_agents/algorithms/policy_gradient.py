@@ -155,7 +155,7 @@ class PolicyGradient(Learner):
         return normalise(advantages)
 
     def policy_loss(self, batch: Batch, output: PolicyOutput) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Mean loss of the steps of a batch, with gradient, and its terms, without."""
+        """Mean loss of the steps of a batch, with gradient, and its terms without: ``approx_kl`` and others."""
         raise NotImplementedError
 
     # --- persistence --------------------------------------------------------------------------------------------------
