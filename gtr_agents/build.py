@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from gtr_agents.algorithms import algorithm_class
 from gtr_agents.algorithms.base import MakeEnv, check_guidance, text_env_maker
 from gtr_agents.config import RunConfig
+from gtr_agents.errors import ConfigError
 from gtr_agents.evaluation import Evaluator, episode_seeds
 from gtr_agents.guidance import guidance_class
 from gtr_agents.policies.tiny import build_tiny_vlm
@@ -53,7 +54,12 @@ def build_policy(config: RunConfig, seed: int, model: str | Path | None = None) 
         env.close()
         tiny, processor = build_tiny_vlm(p.template, vocabulary=vocabulary, seed=child_seed(seed, "model"), **p.tiny)
         return VLMPolicy(tiny, processor, **options)
-    return VLMPolicy.from_pretrained(source, lora=p.lora, dtype=p.dtype, **options)
+    policy = VLMPolicy.from_pretrained(source, lora=p.lora, dtype=p.dtype, **options)
+    if p.engine == "vllm":
+        from gtr_agents.integrations.vllm import VLLMEngine
+
+        policy.engine = VLLMEngine(p.model, rank=int((p.lora or {}).get("r", 8)), memory=p.engine_memory)
+    return policy
 
 
 def build_guidance(config: RunConfig) -> Guidance | None:
@@ -147,6 +153,11 @@ def check_parts(config: RunConfig) -> str | None:
     Raises:
         GtrError: if a part of the configuration cannot be built, or guidance and teacher do not fit.
     """
+    if config.policy.engine == "vllm":
+        if config.policy.lora is None:
+            raise ConfigError("policy.engine: vllm swaps LoRA adapters, but all weights are trained. Set policy.lora.")
+        if config.policy.model == "tiny":
+            raise ConfigError("policy.engine: vllm cannot serve the tiny model. Set policy.engine to transformers.")
     guidance, thinker = build_guidance(config), build_thinker(config)
     check_guidance(guidance, build_teacher(config), thinker)
     algorithm_class(config.algorithm).check(getattr(config, config.algorithm), config.rollout, guidance)

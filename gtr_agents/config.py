@@ -19,6 +19,7 @@ from gtr_agents.errors import ConfigError, unknown_name
 from gtr_agents.evaluation import Split
 from gtr_agents.sft import SFTSettings
 from gtr_agents.teachers.chat import ExternalSettings
+from gtr_agents.types import Share
 from gtr_agents.watchdog import Limits
 
 
@@ -60,6 +61,10 @@ class PolicyConfig:
     """True keeps the critic's gradient out of the model."""
     cache_inputs: bool = True
     """True keeps processed images of a rollout in memory."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What writes the answers; vllm (untested, one large GPU, LoRA only) is faster, and the model scores them again."""
+    engine_memory: Share = 0.4
+    """Share of the GPU's memory that vllm may take."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,26 @@ from gtr_agents.prompts import get_template, template_data
 from gtr_agents.types import Answer, Prompt, Response
 
 if TYPE_CHECKING:
+    from gtr_agents.policies.engine import Engine
     from gtr_agents.prompts import PromptTemplate
+
+
+@dataclass(slots=True)
+class _Generated:
+    """Answers of a batch with what the model says of them. B responses, T tokens (padded)."""
+
+    tokens: np.ndarray[Any, Any]
+    """Sampled token ids, int64 [B, T]."""
+    lengths: list[int]
+    """How many of them are real, the end token included; B."""
+    log_probs: torch.Tensor
+    """Of the tokens at the sampling temperature, fp32 [B, T]."""
+    log_probs_t1: torch.Tensor
+    """The same at temperature 1."""
+    entropies: torch.Tensor
+    """Entropy at each position in nats, fp32 [B, T]."""
+    hidden: torch.Tensor
+    """Last hidden state of the last prompt token, [B, H]."""
 
 
 @dataclass(slots=True)
@@ -60,6 +79,7 @@ class VLMPolicy:
         cache_inputs: True keeps the processed inputs of prompts that are still alive, so that an update does not
             process the images again. Costs memory: pixel tensors of a whole rollout.
         seed: seed of the value head's initial weights.
+        engine: writes the answers in the place of the model's ``generate``; the model scores them.
 
     Raises:
         ModelError: if the processor has no tokenizer, no image processor or no chat template.
@@ -78,6 +98,7 @@ class VLMPolicy:
         value_stop_gradient: bool = False,
         cache_inputs: bool = True,
         seed: int = 0,
+        engine: Engine | None = None,
     ) -> None:
         check_processor(processor, "the given processor")
         if temperature <= 0 or max_new_tokens < 1:
@@ -106,6 +127,9 @@ class VLMPolicy:
         self._inputs: WeakKeyDictionary[Prompt, dict[str, torch.Tensor]] = WeakKeyDictionary()
         self._pieces: dict[int, str] = {}
         self._teacher_adapter = lora.TeacherAdapter()
+        self.engine = engine
+        self._engine_has: list[int] | None = None
+        self._acts_as_other = False
         self.model.eval()
 
     # --- construction ---------------------------------------------------------------------------------------------
@@ -245,22 +269,16 @@ class VLMPolicy:
             One response per prompt, log-probs and values from the same pass that sampled.
         """
         encoded = self._encode(prompts)
-        inputs = collate(encoded, self.pad_id, self.device)
-        recorder = SamplingRecorder(self.banned, temperature or self.temperature, generator)
-        with _capture_hidden(self.model) as hidden:
-            sequences = self.model.generate(
-                **inputs,
-                max_new_tokens=max_new_tokens or self.max_new_tokens,
-                logits_processor=[recorder],
-                eos_token_id=self.eos_id,
-                pad_token_id=self.pad_id,
-            )
-        values = self.value_head(hidden[0][:, -1]).float().cpu().numpy()
-        tokens = sequences[:, inputs["input_ids"].shape[1] :].cpu().numpy()
-        log_probs = torch.stack(recorder.log_probs, 1).cpu().numpy()
-        log_probs_t1 = torch.stack(recorder.log_probs_t1, 1).cpu().numpy()
-        entropies = torch.stack(recorder.entropies, 1).cpu().numpy()
-        lengths = _answer_lengths(tokens, self.eos_id)
+        by_engine = self.engine is not None and not self._acts_as_other
+        generate = self._generate_by_engine if by_engine else self._generate
+        found = generate(
+            prompts, encoded, generator, temperature or self.temperature, max_new_tokens or self.max_new_tokens
+        )
+        tokens = found.tokens
+        values = self.value_head(found.hidden).float().cpu().numpy()
+        log_probs, log_probs_t1 = found.log_probs.cpu().numpy(), found.log_probs_t1.cpu().numpy()
+        entropies = found.entropies.cpu().numpy()
+        lengths = found.lengths
         texts = self.tokenizer.batch_decode(
             [row[:n] for row, n in zip(tokens, lengths, strict=True)], skip_special_tokens=True
         )
@@ -288,6 +306,73 @@ class VLMPolicy:
                 )
             )
         return responses
+
+    def _generate(
+        self,
+        prompts: Sequence[Prompt],
+        encoded: Sequence[dict[str, torch.Tensor]],
+        generator: torch.Generator | Sequence[torch.Generator] | None,
+        temperature: float,
+        max_new_tokens: int,
+    ) -> _Generated:
+        """Let the model write answers; everything comes from the pass that samples."""
+        del prompts
+        inputs = collate(encoded, self.pad_id, self.device)
+        recorder = SamplingRecorder(self.banned, temperature, generator)
+        with _capture_hidden(self.model) as hidden:
+            sequences = self.model.generate(
+                **inputs,
+                max_new_tokens=max_new_tokens,
+                logits_processor=[recorder],
+                eos_token_id=self.eos_id,
+                pad_token_id=self.pad_id,
+            )
+        tokens = sequences[:, inputs["input_ids"].shape[1] :].cpu().numpy()
+        return _Generated(
+            tokens=tokens,
+            lengths=_answer_lengths(tokens, self.eos_id),
+            log_probs=torch.stack(recorder.log_probs, 1),
+            log_probs_t1=torch.stack(recorder.log_probs_t1, 1),
+            entropies=torch.stack(recorder.entropies, 1),
+            hidden=hidden[0][:, -1],
+        )
+
+    def _generate_by_engine(
+        self,
+        prompts: Sequence[Prompt],
+        encoded: Sequence[dict[str, torch.Tensor]],
+        generator: torch.Generator | Sequence[torch.Generator] | None,
+        temperature: float,
+        max_new_tokens: int,
+    ) -> _Generated:
+        """Let the engine write answers with the present weights, and score them with the model."""
+        assert self.engine is not None
+        del encoded
+        has = [p._version for p in self.model.parameters() if p.requires_grad]  # counts changes in place
+        if has != self._engine_has:
+            self.engine.load(self)
+            self._engine_has = has
+        seeds = None if generator is None else _draw_seeds(generator, len(prompts))
+        token_ids = self.engine.generate(prompts, temperature=temperature, max_new_tokens=max_new_tokens, seeds=seeds)
+        inputs, targets, _ = self._with_answers(prompts, [np.array(ids, np.int64) for ids in token_ids])
+        with _capture_hidden(self.model) as hidden:
+            logits = self.model(**inputs, use_cache=False, logits_to_keep=targets.shape[1] + 1).logits[:, :-1]
+        log_probs = policy_log_probs(logits, self.banned, temperature)
+        at_one = log_probs if temperature == 1.0 else policy_log_probs(logits, self.banned, 1.0)
+        chosen = targets.unsqueeze(-1)
+        return _Generated(
+            tokens=targets.cpu().numpy(),
+            lengths=[len(ids) for ids in token_ids],
+            log_probs=log_probs.gather(-1, chosen).squeeze(-1),
+            log_probs_t1=at_one.gather(-1, chosen).squeeze(-1),
+            entropies=entropy_of(log_probs),
+            hidden=hidden[0][:, 0],
+        )
+
+    def prompt_tokens(self, prompt: Prompt) -> list[int]:
+        """Token ids of a prompt as the model sees it, placeholders of the picture included."""
+        ids: list[int] = self._encode([prompt])[0]["input_ids"][0].tolist()
+        return ids
 
     @torch.no_grad()
     def predict_values(self, prompts: Sequence[Prompt]) -> list[float]:
@@ -441,6 +526,20 @@ class VLMPolicy:
             ModelError: for factors without an adapter they could stand beside, or an adapter that is not
                 ``W + scale * B @ A``.
         """
+        with self._as_other(), self._using(state):
+            yield
+
+    @contextmanager
+    def _as_other(self) -> Iterator[None]:
+        """Leave the engine aside: it has the student's weights."""
+        before, self._acts_as_other = self._acts_as_other, True
+        try:
+            yield
+        finally:
+            self._acts_as_other = before
+
+    @contextmanager
+    def _using(self, state: Mapping[str, torch.Tensor]) -> Iterator[None]:
         factored = is_factored(state)
         if lora.is_adapted(self.model):
             acting = self._teacher_adapter.using if factored else lora.using_deltas
@@ -484,7 +583,7 @@ class VLMPolicy:
                 "Where all weights are trained, the initial model is not resident: pass start=, what merge_state() "
                 "returned before the first update."
             )
-        with lora.using_initial(self.model):
+        with self._as_other(), lora.using_initial(self.model):
             yield
 
     def save(self, folder: str | Path) -> Path:
@@ -510,6 +609,12 @@ class VLMPolicy:
         }
         (folder / "policy.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         return folder
+
+
+def _draw_seeds(generator: torch.Generator | Sequence[torch.Generator], n: int) -> list[int]:
+    """A seed for each of n prompts, all from one generator or each from its own."""
+    generators = [generator] * n if isinstance(generator, torch.Generator) else generator
+    return [int(torch.randint(2**31, (), generator=g, device=g.device)) for g in generators]
 
 
 def _answer_lengths(tokens: np.ndarray[Any, Any], eos_id: int) -> list[int]:
