@@ -8,12 +8,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from gtr_agents.errors import ConfigError
+
 if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=7)
 """How long a process waits for another, e.g. while that one evaluates. A process that dies is noticed at once."""
+
+SPLITTING = {"FSDP": "ACCELERATE_USE_FSDP", "DeepSpeed": "ACCELERATE_USE_DEEPSPEED"}
+"""What splits a model over processes, and the variable by which `accelerate launch` tells of it."""
 
 
 class Ranks:
@@ -77,7 +82,17 @@ def this_process() -> Ranks:
 
     Returns:
         A lone one, unless `accelerate launch` or `torchrun` started several; they are connected then.
+
+    Raises:
+        ConfigError: if the launcher was told to split the model over processes.
     """
+    for engine, variable in SPLITTING.items():
+        if os.environ.get(variable, "false").lower() in ("true", "1", "yes"):
+            raise ConfigError(
+                f"accelerate was told to split the model over processes ({engine}), which training does not do: every "
+                "process has a copy. Run `accelerate launch --multi_gpu ...` or choose no "
+                f"{engine} in `accelerate config`; for a model that does not fit one GPU see `gtr plan`."
+            )
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Ranks()
     import torch

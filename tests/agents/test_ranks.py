@@ -98,3 +98,10 @@ def test_what_processes_cannot_share_is_refused() -> None:
     options = {"rollout": RolloutSettings(hands=2), "teacher": TeacherManager(), "ranks": Ranks(1, 2)}
     with pytest.raises(ConfigError, match="ThoughtSFT keeps a dataset"):
         PPO(tiny_policy(), text_env, guidance=ThoughtSFT(), **options)
+
+
+@pytest.mark.parametrize(("engine", "variable"), [("FSDP", "USE_FSDP"), ("DeepSpeed", "USE_DEEPSPEED")])
+def test_a_split_model_is_refused(monkeypatch: pytest.MonkeyPatch, engine: str, variable: str) -> None:
+    monkeypatch.setenv(f"ACCELERATE_{variable}", "true")
+    with pytest.raises(ConfigError, match=f"split the model over processes \\({engine}\\).*multi_gpu"):
+        this_process()
