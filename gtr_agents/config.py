@@ -60,6 +60,10 @@ class PolicyConfig:
     """True keeps the critic's gradient out of the model."""
     cache_inputs: bool = True
     """True keeps processed images of a rollout in memory."""
+    gradient_checkpointing: bool = False
+    """True computes the layers' activations again in the backward pass: less memory, about a third more time there."""
+    quantization: Literal["none", "4bit"] = "none"
+    """4bit keeps the base below the LoRA adapter in 4 bits (QLoRA): CUDA, bitsandbytes, and teacher.form: adapter."""
 
 
 @dataclass(frozen=True, slots=True)

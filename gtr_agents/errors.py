@@ -61,7 +61,7 @@ class TeacherError(GtrError):
 
 
 class DependencyError(GtrError, ImportError):
-    """A package of the extra ``agents`` is not installed."""
+    """A package of an extra (``agents``, ``quantization``) is not installed."""
 
 
 def missing_package(error: ModuleNotFoundError) -> DependencyError:
