@@ -13,7 +13,7 @@ from gtr_agents.config import RunConfig
 from gtr_agents.errors import ConfigError
 from gtr_agents.evaluation import Evaluator, episode_seeds
 from gtr_agents.guidance import guidance_class
-from gtr_agents.policies.loading import check_quantization
+from gtr_agents.policies.loading import check_quantization, set_image_options
 from gtr_agents.policies.tiny import build_tiny_vlm
 from gtr_agents.policies.vlm import VLMPolicy
 from gtr_agents.seeding import child_seed
@@ -55,8 +55,10 @@ def build_policy(config: RunConfig, seed: int, model: str | Path | None = None) 
         vocabulary = getattr(env.unwrapped, "vocabulary", ())
         env.close()
         tiny, processor = build_tiny_vlm(p.template, vocabulary=vocabulary, seed=child_seed(seed, "model"), **p.tiny)
+        set_image_options(processor, p.image_processor)
         return VLMPolicy(tiny, processor, **options)
-    return VLMPolicy.from_pretrained(source, lora=p.lora, dtype=p.dtype, quantization=p.quantization, **options)
+    options |= {"quantization": p.quantization, "image_processor": p.image_processor}
+    return VLMPolicy.from_pretrained(source, lora=p.lora, dtype=p.dtype, **options)
 
 
 def build_guidance(config: RunConfig) -> Guidance | None:

@@ -46,6 +46,8 @@ class PolicyConfig:
     """Sizes of the tiny model, as the arguments of build_tiny_vlm."""
     template: str = "paper"
     """Prompt template."""
+    image_processor: dict[str, Any] = field(default_factory=dict)
+    """Changed settings of the model's image processor, e.g. {size: {longest_edge: 512}}; fewer image tokens, less memory."""
     temperature: PositiveFloat = 0.2
     """Sampling temperature, in training and in sampled evaluation; log-probs are scored at the same."""
     max_new_tokens: PositiveInt = 256

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -75,6 +76,19 @@ def load_processor(path: str, *, base: str | None = None, trust_remote_code: boo
         ) from error
     check_processor(processor, repr(path))
     return processor
+
+
+def set_image_options(processor: Any, options: Mapping[str, Any]) -> None:
+    """Change settings of a processor's image processor, e.g. ``{"size": {"longest_edge": 512}}``.
+
+    Raises:
+        ConfigError: for a setting that this image processor does not have.
+    """
+    images = processor.image_processor
+    for name, value in options.items():
+        if not hasattr(images, name):
+            raise ConfigError(f"{type(images).__name__} has no setting {name!r}; see its preprocessor_config.json.")
+        setattr(images, name, value)
 
 
 Quantization = Literal["none", "4bit"]

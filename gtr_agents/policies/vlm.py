@@ -27,6 +27,7 @@ from gtr_agents.policies.loading import (
     load_model,
     load_processor,
     plain_generation_config,
+    set_image_options,
 )
 from gtr_agents.policies.sampling import SamplingRecorder, entropy_of, policy_log_probs
 from gtr_agents.policies.value_head import ValueHead
@@ -143,14 +144,14 @@ class VLMPolicy:
             dtype: ``"auto"`` (as saved), ``"float32"`` or ``"bfloat16"``.
             trust_remote_code: run code that comes with the model; off unless you know whose it is.
             **kwargs: as the constructor, and ``quantization``: ``"4bit"`` keeps the base below an adapter in 4 bits
-                (QLoRA, CUDA only). They override what the folder says.
+                (QLoRA, CUDA only); and ``image_processor``: changed settings of it. They override what the folder says.
 
         Returns:
             The policy, in evaluation mode.
 
         Raises:
             ModelError: if the folder holds no model, no processor, or weights that are not safetensors.
-            ConfigError: for 4 bits without an adapter or CUDA.
+            ConfigError: for 4 bits without an adapter or CUDA, or a setting that the image processor does not have.
             DependencyError: for 4 bits without bitsandbytes.
         """
         return _load(cls, str(path), lora, device, dtype, trust_remote_code, kwargs)
@@ -575,6 +576,7 @@ def _load(
     quantization = settings.pop("quantization", "none")
     check_quantization(quantization, adapted=base is not None or lora_settings is not None)
     processor = load_processor(path, base=base, trust_remote_code=trust_remote_code)
+    set_image_options(processor, settings.pop("image_processor", {}))
     model = load_model(
         base or path, dtype=dtype, device=device, quantization=quantization, trust_remote_code=trust_remote_code
     )

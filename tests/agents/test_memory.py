@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_families import save_idefics3
 from small_models import fit_critic_badly, largest_difference, prompts_of, random_rollout, text_env, tiny_policy
 from torch import nn
 
@@ -246,6 +247,24 @@ def test_an_update_with_checkpointing_starts_at_ratio_one(rollout: Rollout) -> N
 def test_a_model_without_such_layers_is_refused() -> None:
     with pytest.raises(ModelError, match="gradient_checkpointing to false"):
         checkpointable_layers(nn.Identity())
+
+
+# --- the pictures' tokens ---------------------------------------------------------------------------------------------
+
+
+def test_a_smaller_picture_is_fewer_tokens_and_is_remembered(tmp_path: Path) -> None:
+    folder = save_idefics3(tmp_path / "model")
+    prompts = prompts_of("paper", 2)
+    tiled = VLMPolicy.from_pretrained(folder, lora={"r": 2}).prompt_lengths(prompts)
+    policy = VLMPolicy.from_pretrained(folder, lora={"r": 2}, image_processor={"size": {"longest_edge": 64}})
+    whole = policy.prompt_lengths(prompts)
+    assert (tiled - whole > 16).all()  # four tiles of four tokens, and the marks around them
+    assert (VLMPolicy.from_pretrained(policy.save(tmp_path / "adapter")).prompt_lengths(prompts) == whole).all()
+
+
+def test_an_unknown_setting_of_the_image_processor_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no setting 'resolution'"):
+        VLMPolicy.from_pretrained(tiny_policy().save(tmp_path), image_processor={"resolution": 64})
 
 
 # --- weights in 4 bits ------------------------------------------------------------------------------------------------
