@@ -91,3 +91,31 @@ def micro_batches(indices: NDArray[np.intp], lengths: NDArray[np.int64], size: i
     ordered = indices[np.argsort(lengths[indices], kind="stable")]
     if len(ordered):
         yield from np.array_split(ordered, -(-len(ordered) // size))
+
+
+def token_batches(
+    indices: NDArray[np.intp], prompts: NDArray[np.int64], answers: NDArray[np.int64], size: int, budget: int
+) -> Iterator[NDArray[np.intp]]:
+    """Cut a minibatch into pieces of similar length that hold at most ``budget`` padded tokens each.
+
+    What a forward pass costs is n * (longest prompt + longest answer), padding included: prompts are padded on the
+    left, answers on the right. The longest samples come first, so that what does not fit fails at the start.
+
+    Args:
+        indices: the minibatch.
+        prompts: prompt tokens of every sample of the rollout, those of its picture included, int64 [N].
+        answers: answer tokens of every sample of the rollout, int64 [N].
+        size: most samples of a piece.
+        budget: most padded tokens of a piece; a sample that is longer by itself is a piece of its own.
+    """
+    ordered = indices[np.argsort(-(prompts + answers)[indices], kind="stable")]
+    start, longest_prompt, longest_answer = 0, 0, 0
+    for end, index in enumerate(ordered):
+        prompt, answer = max(longest_prompt, prompts[index]), max(longest_answer, answers[index])
+        n = end + 1 - start
+        if n > 1 and (n > size or n * (prompt + answer) > budget):
+            yield ordered[start:end]
+            start, prompt, answer = end, prompts[index], answers[index]
+        longest_prompt, longest_answer = prompt, answer
+    if len(ordered):
+        yield ordered[start:]

@@ -13,6 +13,7 @@ from gtr_agents.config import RunConfig
 from gtr_agents.errors import ConfigError
 from gtr_agents.evaluation import Evaluator, episode_seeds
 from gtr_agents.guidance import guidance_class
+from gtr_agents.policies.loading import check_quantization, set_image_options
 from gtr_agents.policies.tiny import build_tiny_vlm
 from gtr_agents.policies.vlm import VLMPolicy
 from gtr_agents.seeding import child_seed
@@ -45,6 +46,7 @@ def build_policy(config: RunConfig, seed: int, model: str | Path | None = None) 
         "value_widths": p.value_widths,
         "value_stop_gradient": p.value_stop_gradient,
         "cache_inputs": p.cache_inputs,
+        "gradient_checkpointing": p.gradient_checkpointing,
         "seed": child_seed(seed, "value head"),
     }
     source = str(model or p.model)
@@ -53,7 +55,9 @@ def build_policy(config: RunConfig, seed: int, model: str | Path | None = None) 
         vocabulary = getattr(env.unwrapped, "vocabulary", ())
         env.close()
         tiny, processor = build_tiny_vlm(p.template, vocabulary=vocabulary, seed=child_seed(seed, "model"), **p.tiny)
+        set_image_options(processor, p.image_processor)
         return VLMPolicy(tiny, processor, **options)
+    options |= {"quantization": p.quantization, "image_processor": p.image_processor}
     policy = VLMPolicy.from_pretrained(source, lora=p.lora, dtype=p.dtype, **options)
     if p.engine == "vllm":
         from gtr_agents.integrations.vllm import VLLMEngine
@@ -144,6 +148,27 @@ def build_evaluator(config: RunConfig, env_id: str | None = None, watchdog: Watc
     )
 
 
+def check_memory(config: RunConfig) -> None:
+    """Raise if the form of the base model's weights does not fit the machine, the model or the teacher.
+
+    Raises:
+        ConfigError: for 4 bits with the tiny model, without an adapter, without CUDA, or with a teacher that is no
+            adapter.
+        DependencyError: for 4 bits without bitsandbytes.
+    """
+    p, t = config.policy, config.teacher
+    check_quantization(p.quantization, adapted=p.lora is not None)
+    if p.quantization == "none":
+        return
+    if p.model == "tiny":
+        raise ConfigError("policy.quantization: 4bit is for models that are loaded, and policy.model is tiny.")
+    if t.name in TEACHERS and (t.name, t.form) != ("merged", "adapter"):
+        raise ConfigError(
+            f"policy.quantization: 4bit has no dense weights that a teacher could be written into, but teacher.name is "
+            f"{t.name} and teacher.form {t.form}. Set teacher.name to merged and teacher.form to adapter."
+        )
+
+
 def check_parts(config: RunConfig) -> str | None:
     """Raise or tell now what would otherwise be found after a long supervised start.
 
@@ -158,6 +183,7 @@ def check_parts(config: RunConfig) -> str | None:
             raise ConfigError("policy.engine: vllm swaps LoRA adapters, but all weights are trained. Set policy.lora.")
         if config.policy.model == "tiny":
             raise ConfigError("policy.engine: vllm cannot serve the tiny model. Set policy.engine to transformers.")
+    check_memory(config)
     guidance, thinker = build_guidance(config), build_thinker(config)
     check_guidance(guidance, build_teacher(config), thinker)
     algorithm_class(config.algorithm).check(getattr(config, config.algorithm), config.rollout, guidance)

@@ -47,6 +47,8 @@ class PolicyConfig:
     """Sizes of the tiny model, as the arguments of build_tiny_vlm."""
     template: str = "paper"
     """Prompt template."""
+    image_processor: dict[str, Any] = field(default_factory=dict)
+    """Changed settings of the model's image processor, e.g. {size: {longest_edge: 512}}; fewer image tokens, less memory."""
     temperature: PositiveFloat = 0.2
     """Sampling temperature, in training and in sampled evaluation; log-probs are scored at the same."""
     max_new_tokens: PositiveInt = 256
@@ -65,6 +67,10 @@ class PolicyConfig:
     """What writes the answers; vllm (untested, one large GPU, LoRA only) is faster, and the model scores them again."""
     engine_memory: Share = 0.4
     """Share of the GPU's memory that vllm may take."""
+    gradient_checkpointing: bool = False
+    """True computes the layers' activations again in the backward pass: less memory, about a third more time there."""
+    quantization: Literal["none", "4bit"] = "none"
+    """4bit keeps the base below the LoRA adapter in 4 bits (QLoRA): CUDA, bitsandbytes, and teacher.form: adapter."""
 
 
 @dataclass(frozen=True, slots=True)

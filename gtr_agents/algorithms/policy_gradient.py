@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -14,7 +15,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from gtr_agents.advantages import normalise
 from gtr_agents.algorithms.base import Learner, MakeEnv, RolloutSettings
-from gtr_agents.batching import Batch, make_batch, micro_batches, minibatches
+from gtr_agents.batching import Batch, make_batch, micro_batches, minibatches, token_batches
 from gtr_agents.errors import NotFiniteError, TrainingError
 from gtr_agents.losses import learning_rate_at, masked_mean
 from gtr_agents.metrics import explained_variance
@@ -46,6 +47,9 @@ class UpdateSettings:
     """Steps per optimizer step."""
     micro_batch_size: PositiveInt = 256
     """Steps per forward pass; gradients are accumulated to the minibatch."""
+    micro_batch_tokens: PositiveInt | None = None
+    """Padded tokens per forward pass, n * (longest prompt + longest answer), a picture's included; null for no limit.
+    It bounds memory where lengths differ, and the gradient stays that of the minibatch."""
     learning_rate: NonNegativeFloat = 1e-5
     """Learning rate of the first update."""
     final_learning_rate: NonNegativeFloat = 1e-9
@@ -91,6 +95,14 @@ class Samples:
     def lengths(self) -> NDArray[np.int64]:
         """What orders steps by padding, int64 [N]: the prompt's class, then the response's tokens."""
         return np.array([s.prompt.length_class * 10_000 + len(s.response.token_ids) for s in self.steps])
+
+    def pieces(self, chosen: NDArray[np.intp], settings: UpdateSettings) -> Iterator[NDArray[np.intp]]:
+        """Cut chosen samples of this process into what one forward pass takes."""
+        if settings.micro_batch_tokens is None:
+            return micro_batches(chosen, self.lengths, settings.micro_batch_size)
+        prompts = np.array([len(s.response.prompt_ids) for s in self.steps])
+        answers = np.array([len(s.response.token_ids) for s in self.steps])
+        return token_batches(chosen, prompts, answers, settings.micro_batch_size, settings.micro_batch_tokens)
 
     def record(self, index: int) -> dict[str, Any]:
         """Everything that the loss of one sample comes from but the picture and the weights, as JSON holds it."""
@@ -308,7 +320,7 @@ class PolicyGradient(Learner):
         """
         own, used, moved = samples.among(chosen), 0, 0.0
         self.optimizer.zero_grad(set_to_none=True)
-        for piece in micro_batches(own, samples.lengths, self.settings.micro_batch_size):
+        for piece in samples.pieces(own, self.settings):
             for size, terms in self._accumulate(samples, piece, len(chosen)):
                 used += size
                 moved += size * float(terms["approx_kl"])
@@ -340,9 +352,8 @@ class PolicyGradient(Learner):
         """
         assert self.guidance is not None
         n_tokens = sum(int(sample.mask.sum()) for sample in imitated)
-        lengths = np.array([s.prompt.length_class * 10_000 + len(s.token_ids) for s in imitated])
         total, lost = 0.0, 0
-        for piece in micro_batches(np.arange(len(imitated)), lengths, self.settings.micro_batch_size):
+        for piece in self._imitated_pieces(imitated):
             chosen = [imitated[i] for i in piece]
             output = self.policy.evaluate([s.prompt for s in chosen], [s.token_ids for s in chosen], temperature=1.0)
             trained = torch.zeros_like(output.mask)
@@ -355,6 +366,16 @@ class PolicyGradient(Learner):
             else:
                 lost += len(chosen)
         return {"sft_loss": total, "sft_skipped": lost / len(imitated)}
+
+    def _imitated_pieces(self, imitated: list[Imitation]) -> Iterator[NDArray[np.intp]]:
+        """Cut answers to imitate into what one forward pass takes."""
+        size, budget = self.settings.micro_batch_size, self.settings.micro_batch_tokens
+        answers = np.array([len(s.token_ids) for s in imitated])
+        if budget is None:
+            lengths = np.array([s.prompt.length_class * 10_000 for s in imitated]) + answers
+            return micro_batches(np.arange(len(imitated)), lengths, size)
+        prompts = self.policy.prompt_lengths([s.prompt for s in imitated])
+        return token_batches(np.arange(len(imitated)), prompts, answers, size, budget)
 
     def _accumulate(
         self, samples: Samples, indices: NDArray[np.intp], total: int

@@ -19,8 +19,16 @@ from gtr_agents.errors import ConfigError, ModelError
 from gtr_agents.merging.compress import is_factored
 from gtr_agents.parsing import parse_answer
 from gtr_agents.policies import lora
+from gtr_agents.policies.checkpointing import checkpointable_layers, checkpointing
 from gtr_agents.policies.inputs import append_answers, collate, encode
-from gtr_agents.policies.loading import check_processor, load_model, load_processor, plain_generation_config
+from gtr_agents.policies.loading import (
+    check_processor,
+    check_quantization,
+    load_model,
+    load_processor,
+    plain_generation_config,
+    set_image_options,
+)
 from gtr_agents.policies.sampling import SamplingRecorder, entropy_of, policy_log_probs
 from gtr_agents.policies.value_head import ValueHead
 from gtr_agents.prompts import get_template, template_data
@@ -78,11 +86,14 @@ class VLMPolicy:
         value_stop_gradient: True keeps the critic's gradient out of the model.
         cache_inputs: True keeps the processed inputs of prompts that are still alive, so that an update does not
             process the images again. Costs memory: pixel tensors of a whole rollout.
+        gradient_checkpointing: True keeps only the inputs of the model's layers while training and computes the rest
+            again in the backward pass: less memory, about a third more time, the same gradient.
         seed: seed of the value head's initial weights.
         engine: writes the answers in the place of the model's ``generate``; the model scores them.
 
     Raises:
-        ModelError: if the processor has no tokenizer, no image processor or no chat template.
+        ModelError: if the processor has no tokenizer, no image processor or no chat template, or the model no layers
+            that can be checkpointed although it is asked for.
         ConfigError: if temperature or length are not positive.
     """
 
@@ -97,6 +108,7 @@ class VLMPolicy:
         value_widths: tuple[int, int] = (1024, 512),
         value_stop_gradient: bool = False,
         cache_inputs: bool = True,
+        gradient_checkpointing: bool = False,
         seed: int = 0,
         engine: Engine | None = None,
     ) -> None:
@@ -130,6 +142,7 @@ class VLMPolicy:
         self.engine = engine
         self._engine_has: list[int] | None = None
         self._acts_as_other = False
+        self._checkpointed = checkpointable_layers(model) if gradient_checkpointing else []
         self.model.eval()
 
     # --- construction ---------------------------------------------------------------------------------------------
@@ -154,13 +167,16 @@ class VLMPolicy:
             device: torch device; default the GPU if there is one.
             dtype: ``"auto"`` (as saved), ``"float32"`` or ``"bfloat16"``.
             trust_remote_code: run code that comes with the model; off unless you know whose it is.
-            **kwargs: as the constructor; they override what the folder says.
+            **kwargs: as the constructor, and ``quantization``: ``"4bit"`` keeps the base below an adapter in 4 bits
+                (QLoRA, CUDA only); and ``image_processor``: changed settings of it. They override what the folder says.
 
         Returns:
             The policy, in evaluation mode.
 
         Raises:
             ModelError: if the folder holds no model, no processor, or weights that are not safetensors.
+            ConfigError: for 4 bits without an adapter or CUDA, or a setting that the image processor does not have.
+            DependencyError: for 4 bits without bitsandbytes.
         """
         return _load(cls, str(path), lora, device, dtype, trust_remote_code, kwargs)
 
@@ -199,6 +215,10 @@ class VLMPolicy:
             self._inputs.update(fresh)
             return [self._inputs[prompt] for prompt in prompts]
         return [fresh[prompt] for prompt in prompts]
+
+    def prompt_lengths(self, prompts: Sequence[Prompt]) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Number of tokens of each prompt, those of its picture included, int64 [B]."""
+        return np.array([row["input_ids"].shape[1] for row in self._encode(prompts)], dtype=np.int64)
 
     def token_texts(self, token_ids: Sequence[int] | np.ndarray[Any, Any]) -> list[str]:
         """Decode each token alone, for display."""
@@ -406,7 +426,7 @@ class VLMPolicy:
         """
         inputs, targets, mask = self._with_answers(prompts, token_ids)
         length = targets.shape[1]
-        with _capture_hidden(self.model) as hidden:
+        with _capture_hidden(self.model) as hidden, checkpointing(self._checkpointed):
             logits = self.model(**inputs, use_cache=False, logits_to_keep=0 if with_prompts else length + 1).logits
         prompt_loss = logits.new_zeros(())
         if with_prompts:
@@ -606,6 +626,8 @@ class VLMPolicy:
             "max_new_tokens": self.max_new_tokens,
             "value_widths": list(self.value_head.widths),
             "value_stop_gradient": self.value_head.stop_gradient,
+            # The adapter was trained on top of these weights, so it acts on no others.
+            "quantization": "4bit" if getattr(self.model, "is_loaded_in_4bit", False) else "none",
         }
         (folder / "policy.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         return folder
@@ -656,9 +678,13 @@ def _load(
     if "value_widths" in settings:
         settings["value_widths"] = tuple(settings["value_widths"])
     base = lora.base_model_of(path)
+    quantization = settings.pop("quantization", "none")
+    check_quantization(quantization, adapted=base is not None or lora_settings is not None)
     processor = load_processor(path, base=base, trust_remote_code=trust_remote_code)
-    model = load_model(base or path, dtype=dtype, trust_remote_code=trust_remote_code)
-    model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    set_image_options(processor, settings.pop("image_processor", {}))
+    model = load_model(
+        base or path, dtype=dtype, device=device, quantization=quantization, trust_remote_code=trust_remote_code
+    )
     if base is not None:
         model = lora.load(model, path)
     elif lora_settings is not None:

@@ -195,6 +195,57 @@ def save_llava(folder: Path) -> Path:
     return _save(_seeded(lambda: LlavaForConditionalGeneration(config)), folder)
 
 
+def save_llava_next(folder: Path) -> Path:
+    """Write a LLaVA-NeXT folder (LLaVA-1.6): the picture whole and in tiles, Mistral as its language model."""
+    from transformers import (
+        CLIPVisionConfig,
+        LlavaNextConfig,
+        LlavaNextForConditionalGeneration,
+        LlavaNextProcessor,
+        MistralConfig,
+    )
+    from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+
+    tokenizer = llama_like_tokenizer(extra_special_tokens=["<image>"])
+    tiles = [[64, 128], [128, 64], [128, 128]]
+    config = LlavaNextConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=64,
+            patch_size=32,
+            projection_dim=32,
+        ),
+        text_config=MistralConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            initializer_range=0.2,
+        ),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_grid_pinpoints=tiles,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+    )
+    processor = LlavaNextProcessor(
+        image_processor=LlavaNextImageProcessorPil(
+            size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}, image_grid_pinpoints=tiles
+        ),
+        tokenizer=tokenizer,
+        patch_size=32,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=LLAVA_CHAT,
+    )
+    processor.save_pretrained(folder)
+    return _save(_seeded(lambda: LlavaNextForConditionalGeneration(config)), folder)
+
+
 def save_idefics3(folder: Path) -> Path:
     """Write an Idefics3 folder that splits its pictures into tiles."""
     from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor
@@ -235,5 +286,10 @@ def save_idefics3(folder: Path) -> Path:
     return _save(_seeded(lambda: Idefics3ForConditionalGeneration(config)), folder)
 
 
-FAMILIES = {"qwen2_5_vl": save_qwen2_5_vl, "llava": save_llava, "idefics3": save_idefics3}
+FAMILIES = {
+    "qwen2_5_vl": save_qwen2_5_vl,
+    "llava": save_llava,
+    "llava_next": save_llava_next,
+    "idefics3": save_idefics3,
+}
 """Model type -> what writes a small random model of it to a folder."""

@@ -24,6 +24,7 @@ class Family:
 FAMILIES: dict[str, Family] = {
     "idefics3": Family(),
     "llava": Family(),
+    "llava_next": Family(),
     "qwen2_vl": Family(qwen_vl.LORA_TARGETS, qwen_vl.load_image_only_processor),
     "qwen2_5_vl": Family(qwen_vl.LORA_TARGETS, qwen_vl.load_image_only_processor),
 }
