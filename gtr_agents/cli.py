@@ -441,6 +441,22 @@ def envs(
 
 
 @app.command
+def episodes(
+    names: Positional[
+        tuple[Annotated[str, arg(metavar="SET...", help="Names or patterns such as 'points24/*'.")], ...]
+    ] = (),
+) -> None:
+    """List the fixed sets of episodes that `gtr eval --on` measures on.
+
+    Args:
+        names: which sets; default all.
+    """
+    from gtr_agents.evaluate_command import list_sets
+
+    list_sets(names, _console())
+
+
+@app.command
 def presets() -> None:
     """List the presets, with what each is for."""
     from rich.table import Table
