@@ -56,6 +56,23 @@ class EpisodeSet:
     """Fact to the values that are kept; the other seeds are left out."""
     by: str = ""
     """Fact by which results are split up; empty for none."""
+    told: tuple[str, ...] = ()
+    """Arguments, beyond those of every game, that decide how a task is told; they belong to the model."""
+
+    def env_kwargs(self, env: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Join the rules of the set with the way a model is used to see tasks.
+
+        Args:
+            env: The environment that a model is used to.
+            kwargs: Its arguments there; those that decide tasks or rules are left out.
+
+        Returns:
+            Arguments for ``gymnasium.make``.
+        """
+        from gtr_envs.core import ViewOptions
+
+        seen = (*ViewOptions.__annotations__, *(self.told if env == self.env else ()))
+        return {name: value for name, value in kwargs.items() if name in seen} | dict(self.kwargs)
 
     def deal(self, n: int | None = None) -> list[Dealt]:
         """Reset the environment with the seeds and note what is dealt.
@@ -220,7 +237,8 @@ def _described() -> Iterable[tuple[str, dict[str, Any]]]:
     blackjack = {"env": "VisualBlackjack-v0", "kwargs": {}, "facts_of": _blackjack} | test
     yield "blackjack/test-v1", blackjack | {"about": "the best player wins 43 %"}
 
-    home = {"env": "ALFWorld-v0", "facts_of": _alfworld, "by": "task_type"}
+    told = ("history", "notes", "scene_text", "labels")
+    home = {"env": "ALFWorld-v0", "facts_of": _alfworld, "by": "task_type", "told": told}
     for split, rooms in (("valid_unseen", "unseen rooms"), ("valid_seen", "rooms of training")):
         rules = {"data": "embedded", "split": split, "max_steps": 50}
         both = {"seeds": episode_seeds("test", N_HOUSEHOLD_EPISODES), "about": f"embedded games, {rooms}, all types"}

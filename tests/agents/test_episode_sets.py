@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from importlib.util import find_spec
 
 import gymnasium as gym
 import pytest
@@ -35,10 +36,10 @@ def test_a_set_of_cards_is_dealt_as_ever(name: str) -> None:
 
 
 @pytest.mark.alfworld
+@pytest.mark.skipif(find_spec("textworld") is None, reason="needs the extra alfworld")
 @pytest.mark.parametrize("name", HOUSEHOLDS)
 def test_a_set_of_households_is_made_as_ever(name: str) -> None:
     """The same without the engine, which takes half a second a game; the first game is begun in it."""
-    pytest.importorskip("textworld")
     chosen = SETS[name]
     env = gym.make(chosen.env, image_size=64, **chosen.kwargs)
     source = env.unwrapped.source  # type: ignore[attr-defined]
