@@ -189,6 +189,7 @@ def evaluate(
     env: str | None = None,
     split: Literal["test", "validation"] = "test",
     preset: str | None = None,
+    template: str = "",
     seed: int = 0,
     batch: int = 50,
     out: Path | None = None,
@@ -212,7 +213,8 @@ def evaluate(
         episodes: how many of the fixed episodes; default all of a set, 500 without one.
         env: environment id, without a set; default the run's.
         split: without a set, test for what you report, validation for choosing settings.
-        preset: preset whose settings (environment, template, size of the picture) to use where there is no run.
+        preset: preset whose settings (environment, size of the picture, template, ...) to use where there is no run.
+        template: prompt template; default the one a model was saved with, else that of the preset, else "thoughts".
         seed: of the sampling noise on a set.
         batch: episodes of a set that are played at once.
         out: JSON file of the results, or with --on a folder that keeps every episode and lets the command go on.
@@ -230,6 +232,7 @@ def evaluate(
         env=env,
         split=split,
         preset=preset,
+        template=template,
         seed=seed,
         batch=batch,
         out=out,

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 class EndpointSettings:
     """How a model behind a chat endpoint is asked, and what it may cost."""
 
-    template: str = ""
-    """Prompt template; default that of --preset, else "thoughts"."""
     concurrency: int = 8
     """Requests at the same time."""
     timeout_s: float = 60.0

@@ -53,6 +53,8 @@ class Evaluation:
     """Without a set: which fixed episodes."""
     preset: str | None = None
     """Whose settings to use where there is no run."""
+    template: str = ""
+    """Prompt template in the place of the one that a model brings, or that of the preset."""
     seed: int = 0
     """Of the sampling noise on a set."""
     batch: int = 50
@@ -76,6 +78,8 @@ class Evaluation:
             raise ConfigError(f"batch must be at least 1, got {self.batch}.")
         if self.on and (self.env is not None or self.split != "test"):
             raise ConfigError("A set says itself what is played: leave out --env and --split, or --on.")
+        if self.folder is not None and self.folder.is_file():
+            raise ConfigError(f"{self.folder} is a file; name a folder to go on in, or a file that ends with .json.")
         if len(set(self.models)) < len(self.models):
             raise ConfigError(f"Name every model once, got {' '.join(self.models)}.")
 
@@ -107,6 +111,7 @@ def run_evaluation(evaluation: Evaluation, console: Console) -> list[dict[str, A
             preset=evaluation.preset,
             env=evaluation.env,
             need_env=not sets,
+            template=evaluation.template,
             endpoint=evaluation.endpoint,
         ) as player:
             if sets:
@@ -182,7 +187,7 @@ def _settings(player: Player, chosen: EpisodeSet, how: How, n: int, evaluation: 
         "how": how,
         "temperature": player.temperature if how == "sampled" else 0.0,
         "seed": evaluation.seed,
-        "batch": evaluation.batch,
+        "batch": 0 if player.is_remote else evaluation.batch,
         "role": evaluation.role,
         "identity": dict(player.identity),
     }
@@ -296,7 +301,7 @@ def summarise(records: Sequence[Mapping[str, Any]], *, by: str = "", n_errors: i
     Returns:
         ``episodes``, ``errors``, and, if there is an episode, ``success_rate`` with Wilson's 95 % interval
         ``success_low`` to ``success_high``, ``return`` with its bootstrap interval ``return_low`` to ``return_high``,
-        ``episode_length``, ``valid_rate`` and ``legal_rate`` of the answers; ``by``: value to won, played.
+        ``episode_length``, ``valid_rate`` and ``legal_rate`` of the answers; ``by``: fact to value to won, played.
     """
     measured: dict[str, Any] = {"episodes": len(records), "n_errors": n_errors}
     if not records:
@@ -313,7 +318,7 @@ def summarise(records: Sequence[Mapping[str, Any]], *, by: str = "", n_errors: i
         for record in records:
             won[record["task"][by]] += record["success"]
             played[record["task"][by]] += 1
-        measured["by"] = {str(value): [won[value], played[value]] for value in sorted(played)}
+        measured["by"] = {by: {str(value): [won[value], played[value]] for value in sorted(played)}}
     return measured
 
 
@@ -340,10 +345,16 @@ def results_tables(results: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
             table.add_row(f"  {result['how']}", str(result["episodes"]), *_numbers(result))
             if result["n_errors"]:
                 table.add_row("    failed", str(result["n_errors"]), style="red")
-            parts = result.get("by", {})
-            for value, (won, played) in parts.items() if len(parts) > 1 else ():
-                table.add_row(f"    {value}", str(played), *_rate(won, played), style="dim")
+            for label, won, played in _parts(result):
+                table.add_row(f"    {label}", str(played), *_rate(won, played), style="dim")
         yield table
+
+
+def _parts(result: Mapping[str, Any]) -> Iterator[tuple[str, int, int]]:
+    """Kinds of tasks with episodes won and played, if there are several; what is no word is told with its fact."""
+    for fact, parts in result.get("by", {}).items():
+        for value, (won, played) in parts.items() if len(parts) > 1 else ():
+            yield value if value.isidentifier() else f"{fact} {value}", won, played
 
 
 def _numbers(result: Mapping[str, Any]) -> list[str]:

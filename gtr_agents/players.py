@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gtr_agents.config import RunConfig, load_config, resolve
+from gtr_agents.config import PolicyConfig, RunConfig, load_config, resolve
 from gtr_agents.endpoint import EndpointActor, is_endpoint, open_client
 from gtr_agents.endpoint_settings import EndpointSettings
 from gtr_agents.errors import CheckpointError, ConfigError
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Role = Literal["student", "teacher", "start"]
 """Which model of a run: the newest, the teacher merged from its checkpoints, or the one before the first update."""
+ANY_TASK = "thoughts"
+"""Prompt template that fits every task; of models that bring none, where no preset is named."""
 _NOT_THE_MODEL = ("algorithm.safetensors", "value_head.safetensors")
 _SETTINGS = (
     "config.json", "policy.json", "adapter_config.json", "tokenizer.json", "tokenizer_config.json",
@@ -62,6 +64,7 @@ def open_player(
     preset: str | None = None,
     env: str | None = None,
     need_env: bool = True,
+    template: str = "",
     endpoint: EndpointSettings | None = None,
 ) -> Iterator[Player]:
     """Load a model, or connect to one.
@@ -72,6 +75,7 @@ def open_player(
         preset: whose settings to use where there is no run.
         env: environment it will play; default that of the settings.
         need_env: False if something else says what it will play.
+        template: prompt template; empty takes the one that the model was saved with, else that of the preset.
         endpoint: how an endpoint is asked.
 
     Yields:
@@ -86,7 +90,7 @@ def open_player(
     from gtr_agents.training import prepare
 
     if is_endpoint(spec):
-        with _endpoint_player(spec, role, preset, endpoint or EndpointSettings()) as player:
+        with _endpoint_player(spec, role, preset, template, endpoint or EndpointSettings()) as player:
             yield player
         return
     from gtr_agents.policies.vlm import VLMPolicy
@@ -95,7 +99,8 @@ def open_player(
     config = config_for(path, env, preset, need_env=need_env)
     prepare(config.threads)
     folder = _role_folder(path, role)
-    policy = VLMPolicy.from_pretrained(folder if folder.is_dir() else spec)
+    options = _options(folder, config.policy, preset, template, need_env=need_env)
+    policy = VLMPolicy.from_pretrained(folder if folder.is_dir() else spec, **options)
     acting: AbstractContextManager[None] = nullcontext()
     if role == "teacher":
         acting = policy.using(teacher_weights(path, config))
@@ -104,23 +109,37 @@ def open_player(
         yield Player(label, policy, config, policy.temperature, _identity(policy, folder, role))
 
 
+def _options(
+    folder: Path, policy: PolicyConfig, preset: str | None, template: str, *, need_env: bool
+) -> dict[str, Any]:
+    """What is said to a model that was not saved by us, and brings no settings of its own."""
+    named: dict[str, Any] = {"template": template} if template else {}
+    if (folder / "policy.json").is_file() or (preset is None and need_env):
+        return named
+    if preset is None:
+        return {"template": ANY_TASK} | named
+    names = ("template", "temperature", "max_new_tokens", "dtype")
+    return {name: getattr(policy, name) for name in names} | named
+
+
 @contextmanager
-def _endpoint_player(spec: str, role: Role, preset: str | None, settings: EndpointSettings) -> Iterator[Player]:
+def _endpoint_player(
+    spec: str, role: Role, preset: str | None, template: str, settings: EndpointSettings
+) -> Iterator[Player]:
     if role != "student":
         raise ConfigError(f"{spec} is no run: it has no {role}.")
-    config = (
-        load_config(preset) if preset is not None else resolve({"env": {"id": ""}, "policy": {"template": "thoughts"}})
-    )
-    template = get_template(settings.template or config.policy.template)
+    plain = {"env": {"id": ""}, "policy": {"template": ANY_TASK}}
+    config = load_config(preset) if preset is not None else resolve(plain)
+    chosen = get_template(template or config.policy.template)
     temperature, max_tokens = config.policy.temperature, config.policy.max_new_tokens
     client = open_client(spec, settings, temperature=temperature, max_tokens=max_tokens)
     try:
-        actor = EndpointActor(client, template, max_failures=settings.max_failures)
+        actor = EndpointActor(client, chosen, max_failures=settings.max_failures)
         identity = {
             "base_url": client.settings.base_url,
             "model": client.settings.model,
             "max_tokens": max_tokens,
-            "template": template_data(template),
+            "template": template_data(chosen),
         }
         yield Player(
             f"{client.settings.model} at {client.settings.base_url}", actor, config, temperature, identity, actor.ended

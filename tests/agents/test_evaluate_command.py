@@ -85,7 +85,8 @@ def test_models_sets_and_ways_in_one_call(gtr: Gtr, schooled: Path, tmp_path: Pa
         assert result["success_low"] <= result["success_rate"] <= result["success_high"]
         assert result["return_low"] <= result["return"] <= result["return_high"]
         assert result["return"] == pytest.approx(sum(r["return"] for r in played) / 6)
-        assert sum(n for _, n in result["by"].values()) == 6
+        (kinds,) = result["by"].values()
+        assert sum(n for _, n in kinds.values()) == 6
     assert results[2]["played"][0]["task"]["distance"] >= 3
     assert [r["valid_rate"] for r in results[4:]] == [0.0] * 4, (
         "a model without training writes no JSON in three tokens"
@@ -117,7 +118,7 @@ def test_what_is_summed_up() -> None:
     assert (found["episodes"], found["n_errors"], found["success_rate"]) == (3, 2, pytest.approx(2 / 3))
     assert (found["return"], found["episode_length"]) == (pytest.approx(19 / 3), 3.0)
     assert (found["valid_rate"], found["legal_rate"]) == (pytest.approx(8 / 9), pytest.approx(6 / 9))
-    assert found["by"] == {"easy": [2, 2], "hard": [0, 1]}
+    assert found["by"] == {"band": {"easy": [2, 2], "hard": [0, 1]}}
     assert summarise([]) == {"episodes": 0, "n_errors": 0}
 
 
@@ -127,6 +128,7 @@ def test_what_is_summed_up() -> None:
         (("--on", "points24/test-v2"), "Did you mean 'points24/test-v1'"),
         (("--on", SET, "--env", "EZPoints-v0"), "leave out --env"),
         (("--on", SET, "--split", "validation"), "leave out --env and --split"),
+        (("--on", SET, "--out", "preset.yaml"), "is a file"),
         (("--on", SET, "--batch", "0"), "batch must be at least 1"),
         (("--on", SET, "--role", "start"), "has no start model"),
         (("--on", SET, "--role", "teacher"), "has no teacher"),
@@ -158,11 +160,14 @@ WHOLE = ("--on", SET, "--episodes", "12", "--batch", "2")
 
 @pytest.fixture(scope="module")
 def uninterrupted(schooled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of an evaluation from beginning to end, in a process of its own like those that are killed."""
+    """Folder of an evaluation from beginning to end."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     (folder / "preset.yaml").write_text(PRESET)
-    with started(schooled, folder) as process:
-        assert process.wait(timeout=240) == 0
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        cli.main(["eval", str(schooled), *WHOLE, "--out", "out", "--preset", "preset.yaml"])
+    signal.signal(signal.SIGTERM, handler)
     return folder / "out"
 
 
@@ -389,7 +394,7 @@ def test_what_is_sent(gtr: Gtr, scripted: Any, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("KEY_OF_A_TEST", "secret")
     server = scripted(lambda *_: Reply(ANSWER))
     call = ("eval", f"openai:m@{server.url}", "--on", SET, "--episodes", "2", "--out", "out")
-    options = ("--endpoint.template", "paper", "--endpoint.api-key-env", "KEY_OF_A_TEST", "--how", "both")
+    options = ("--template", "paper", "--endpoint.api-key-env", "KEY_OF_A_TEST", "--how", "both")
     assert gtr(*call, *options)[0] == 0
     sampled, greedy = server.bodies[0], server.bodies[-1]
     assert (sampled["model"], sampled["max_tokens"]) == ("m", 20)
