@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import time
@@ -12,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
+
+from gtr_agents.endpoint_settings import EndpointSettings
 
 if TYPE_CHECKING:
     from gtr_agents.runs import Run as FinishedRun
@@ -26,6 +27,13 @@ Overrides = Annotated[
 EnvArguments = Annotated[
     UseAppendAction[tuple[str, ...]],
     arg(name="set", metavar="NAME=VALUE", help="An argument of the environment; may be given repeatedly."),
+]
+Models = Annotated[
+    tuple[str, ...],
+    arg(
+        metavar="MODEL...",
+        help="Run folders, model folders, hub ids, http://HOST:PORT/v1, or openai:MODEL@http://HOST:PORT/v1.",
+    ),
 ]
 Run = Annotated[Path, arg(metavar="RUN", help="A run folder, e.g. runs/tiny-points24-s0.")]
 Seed = Annotated[int, arg(help="Seed of the run: weights, demonstrations, tasks, sampling.")]
@@ -170,43 +178,67 @@ def _summary_table(summary: Mapping[str, Any]) -> Any:
 
 @app.command(name="eval")
 def evaluate(
-    model: Positional[Annotated[Path, arg(metavar="RUN|MODEL", help="A run folder, or a model folder.")]],
+    models: Positional[Models],
     *,
-    env: str | None = None,
-    episodes: int = 500,
-    split: Literal["test", "validation"] = "test",
+    on: tuple[str, ...] = (),
+    how: Literal["sampled", "greedy", "both"] = "sampled",
     greedy: bool = False,
+    role: Literal["student", "teacher", "start"] = "student",
     teacher: bool = False,
+    episodes: int | None = None,
+    env: str | None = None,
+    split: Literal["test", "validation"] = "test",
     preset: str | None = None,
+    template: str = "",
+    seed: int = 0,
+    batch: int = 50,
     out: Path | None = None,
+    endpoint: EndpointSettings = EndpointSettings(),  # noqa: B008 - it is frozen
 ) -> None:
-    """Measure the success of a model on the fixed evaluation episodes.
+    """Measure the success of models on fixed episodes, with 95 % intervals.
+
+    Example, two runs on hands of every difficulty; the same command goes on if it was interrupted:
+
+        gtr eval runs/kl-s0 runs/ppo-s0 --on 'points24/*' --how both --out evaluation
+
+    Without --on, a run is measured as it measures itself in training.
 
     Args:
-        model: what to evaluate.
-        env: environment id; default the run's.
-        episodes: how many of the fixed episodes.
-        split: which fixed episodes: test for what you report, validation for choosing settings.
-        greedy: take the likeliest token instead of sampling.
-        teacher: evaluate the run's merged teacher instead of its student.
-        preset: preset whose environment settings to use for a bare model folder.
-        out: also write the numbers to this JSON file.
+        models: what to evaluate.
+        on: sets of episodes (see `gtr episodes`), names or patterns.
+        how: sampled at the model's temperature, greedy, or both.
+        greedy: the same as --how greedy.
+        role: which model of a run: its newest, its merged teacher, or the one before the first update.
+        teacher: the same as --role teacher.
+        episodes: how many of the fixed episodes; default all of a set, 500 without one.
+        env: environment id, without a set; default the run's.
+        split: without a set, test for what you report, validation for choosing settings.
+        preset: preset whose settings (environment, size of the picture, template, ...) to use where there is no run.
+        template: prompt template; default the one a model was saved with, else that of the preset, else "thoughts".
+        seed: of the sampling noise on a set.
+        batch: episodes of a set that are played at once.
+        out: JSON file of the results, or with --on a folder that keeps every episode and lets the command go on.
+        endpoint: how a chat endpoint is asked.
     """
-    from gtr_agents.commands import evaluate_model
+    from gtr_agents.evaluate_command import Evaluation, run_evaluation
 
-    result = evaluate_model(
-        model,
-        env=env,
+    ways: dict[str, tuple[Literal["sampled", "greedy"], ...]] = {"both": ("sampled", "greedy"), "sampled": ("sampled",)}
+    evaluation = Evaluation(
+        models,
+        on=on,
+        how=("greedy",) if greedy else ways.get(how, ("greedy",)),
+        role="teacher" if teacher else role,
         episodes=episodes,
+        env=env,
         split=split,
-        greedy=greedy,
-        teacher=teacher,
         preset=preset,
-        console=_console(),
+        template=template,
+        seed=seed,
+        batch=batch,
+        out=out,
+        endpoint=endpoint,
     )
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    run_evaluation(evaluation, _console())
 
 
 @app.command
@@ -438,6 +470,22 @@ def envs(
         describe_environment(env, _console())
     else:
         list_environments(_console())
+
+
+@app.command
+def episodes(
+    names: Positional[
+        Annotated[tuple[str, ...], arg(metavar="SET...", help="Names, or patterns such as 'points24/*'; default all.")]
+    ] = (),
+) -> None:
+    """List the fixed sets of episodes that `gtr eval --on` measures on.
+
+    Args:
+        names: which sets.
+    """
+    from gtr_agents.evaluate_command import list_sets
+
+    list_sets(names, _console())
 
 
 @app.command

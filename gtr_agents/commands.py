@@ -5,83 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gtr_agents.errors import CheckpointError, ConfigError
+from gtr_agents.errors import ConfigError
 from gtr_agents.recorder import RunFolder
 from gtr_agents.run_checkpoints import model_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gtr_agents.config import RunConfig
-    from gtr_agents.evaluation import EvaluationResult, Split
     from gtr_agents.merging.merge_files import FileMerge
-    from gtr_agents.merging.state_dict import StateDict
-
-
-def evaluate_model(
-    path: Path,
-    *,
-    env: str | None,
-    episodes: int,
-    split: Split,
-    greedy: bool,
-    teacher: bool,
-    preset: str | None,
-    console: Console,
-) -> dict[str, Any]:
-    """Evaluate a run's model or a model folder, with progress, and print a table.
-
-    Args:
-        path: run folder or model folder.
-        env: environment id; default the run's or the preset's.
-        episodes: how many of the fixed episodes.
-        split: which fixed episodes, test or validation.
-        greedy: likeliest tokens instead of sampling.
-        teacher: the run's merged teacher instead of its student.
-        preset: whose environment settings to use for a bare model folder.
-        console: where to print.
-
-    Returns:
-        The metrics, with what was evaluated.
-
-    Raises:
-        ConfigError: if there is no environment to evaluate on, or no episode.
-    """
-    from rich.progress import Progress
-
-    from gtr_agents.build import build_evaluator
-    from gtr_agents.policies.vlm import VLMPolicy
-    from gtr_agents.training import prepare
-
-    if episodes < 1:
-        raise ConfigError(f"episodes must be at least 1, got {episodes}.")
-    config = _config_for(path, env, preset)
-    prepare(config.threads)
-    config = replace(config, evaluation=replace(config.evaluation, episodes=episodes, split=split))
-    policy = VLMPolicy.from_pretrained(model_folder(path))
-    acting = policy.using(_teacher_weights(path, config)) if teacher else nullcontext()
-    evaluator = build_evaluator(config)
-    with acting, Progress(console=console, transient=True) as progress:
-        task = progress.add_task("evaluating", total=episodes)
-        result = evaluator(policy, greedy=greedy, on_episode=lambda _: progress.advance(task))
-    how = "greedy" if greedy else f"sampled at temperature {policy.temperature:g}"
-    _print_metrics(console, f"{path} on {config.env.id}, {split} episodes, {how}", result)
-    return {
-        "model": str(path),
-        "env": config.env.id,
-        "env_kwargs": config.env.kwargs | config.env.evaluation,
-        "split": split,
-        "teacher": teacher,
-        "greedy": greedy,
-        "temperature": policy.temperature,
-        **result.metrics,
-        **({"by_task_type": result.by_task_type} if result.by_task_type else {}),
-        "played": result.episodes(),
-    }
 
 
 def serve_model(path: Path, *, host: str, port: int, teacher: bool, max_batch: int, console: Console) -> None:
@@ -99,6 +33,7 @@ def serve_model(path: Path, *, host: str, port: int, teacher: bool, max_batch: i
         ConfigError: if the address cannot be used, or the batch is empty.
     """
     from gtr_agents.config import resolve
+    from gtr_agents.players import teacher_weights
     from gtr_agents.policies.vlm import VLMPolicy
     from gtr_agents.serve import PolicyServer
     from gtr_agents.training import prepare
@@ -109,7 +44,7 @@ def serve_model(path: Path, *, host: str, port: int, teacher: bool, max_batch: i
     policy = VLMPolicy.from_pretrained(model_folder(path))
     acting: AbstractContextManager[None] = nullcontext()
     if teacher:
-        acting = policy.using(_teacher_weights(path, resolve(RunFolder.open(path).config()["config"])))
+        acting = policy.using(teacher_weights(path, resolve(RunFolder.open(path).config()["config"])))
     try:
         server = PolicyServer(policy, path.name, host, port, max_batch)
     except (OSError, OverflowError) as error:
@@ -121,54 +56,6 @@ def serve_model(path: Path, *, host: str, port: int, teacher: bool, max_batch: i
             server.serve_forever()
         except KeyboardInterrupt:
             console.print(f"Stopped after {server.n_answered} answers.")
-
-
-def _config_for(path: Path, env: str | None, preset: str | None) -> RunConfig:
-    from gtr_agents.config import load_config, resolve
-
-    if preset is not None:
-        config = load_config(preset)
-    elif (path / "config.json").is_file() and (path / "checkpoints").is_dir():
-        config = resolve(RunFolder.open(path).config()["config"])
-    elif env is not None:
-        config = resolve({"env": {"id": env}})
-    else:
-        raise ConfigError(f"{path} is no run folder: say what to evaluate on, with --env ID or --preset NAME.")
-    if env is not None and env != config.env.id:
-        config = resolve({"env": {"id": env}})
-    return config
-
-
-def _teacher_weights(path: Path, config: RunConfig) -> StateDict:
-    """Load the weights of the run's merged teacher."""
-    from gtr_agents.build import build_teacher
-
-    folder = model_folder(path) / "teacher"
-    if not folder.is_dir():
-        raise CheckpointError(f"{path} has no teacher: expected {folder}. Train a run first (gtr train).")
-    teacher = build_teacher(config)
-    teacher.load(folder)
-    return teacher.teacher_state()
-
-
-def _print_metrics(console: Console, title: str, result: EvaluationResult) -> None:
-    from rich.table import Table
-
-    from gtr_agents.metrics import wilson_interval
-
-    metrics, types = result.metrics, result.by_task_type
-    table = Table(title=title, title_justify="left", show_header=False)
-    low, high = metrics["success_low"], metrics["success_high"]
-    table.add_row("success_rate", f"{metrics['success_rate']:.1%}  (95 %: {low:.1%} - {high:.1%})")
-    for name, value in sorted(metrics.items()):
-        if not name.startswith("success_"):
-            table.add_row(name, f"{value:.4g}")
-    if "success_rate_solvable" in metrics:
-        table.add_row("success on solvable hands", f"{metrics['success_rate_solvable']:.1%}")
-    for name, (won, played) in types.items():
-        low, high = wilson_interval(won, played)
-        table.add_row(f"success in {name}", f"{won / played:.1%}  of {played}  (95 %: {low:.1%} - {high:.1%})")
-    console.print(table)
 
 
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)

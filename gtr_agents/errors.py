@@ -60,6 +60,18 @@ class TeacherError(GtrError):
     """An external teacher gives no opinion, or its budget is spent, and the run was told to stop then."""
 
 
+class EpisodeSetError(GtrError):
+    """An environment does not deal the episodes that a set names."""
+
+
+class EvaluationFolderError(GtrError):
+    """A folder holds an evaluation of something else, or cannot be read."""
+
+
+class EndpointError(GtrError):
+    """A model behind a chat endpoint cannot be asked any more: too many failures in a row, or a spent budget."""
+
+
 class DependencyError(GtrError, ImportError):
     """A package is not installed, or of a version that does not do; the message says what to run."""
 

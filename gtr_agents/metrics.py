@@ -36,6 +36,27 @@ def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float,
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def bootstrap_interval(
+    values: Sequence[float], rng: np.random.Generator, *, resamples: int = 10_000
+) -> tuple[float, float] | None:
+    """Compute the 95 % percentile bootstrap interval of a mean (Efron 1979); for values that are far from normal.
+
+    Args:
+        values: One number an episode.
+        rng: Draws the resamples; equal generators give equal intervals.
+        resamples: How many means are taken of as many values drawn with replacement.
+
+    Returns:
+        Bounds, the 2.5th and 97.5th percentile of the means; None for fewer than two values.
+    """
+    if len(values) < 2:
+        return None
+    sample = np.asarray(values, dtype=np.float64)
+    means = [sample[rng.integers(len(sample), size=len(sample))].mean() for _ in range(resamples)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
 def newcombe_interval(first: tuple[float, int], second: tuple[float, int]) -> tuple[float, float]:
     """Compute the 95 % interval of a difference of two independent shares (Newcombe 1998, method 10).
 

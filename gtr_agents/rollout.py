@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import gymnasium as gym
 
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from gtr_agents.prompts import PromptTemplate
 
 _BULKY = ("legal_actions", "action_mask")
+Noise: TypeAlias = "torch.Generator | Sequence[torch.Generator] | None"
+"""Source of a batch's randomness, or one for each prompt; None for greedy answers."""
+NoiseOf: TypeAlias = "Callable[[int], torch.Generator]"
+"""From the reset seed of an episode to a source of randomness of its own."""
 
 
 class Actor(Protocol):
@@ -29,7 +33,7 @@ class Actor(Protocol):
 
     template: PromptTemplate
 
-    def act(self, prompts: Sequence[Prompt], *, generator: torch.Generator | None = None) -> list[Response]:
+    def act(self, prompts: Sequence[Prompt], *, generator: Noise = None) -> list[Response]:
         """Answer a batch of prompts."""
 
     def predict_values(self, prompts: Sequence[Prompt]) -> Sequence[float]:
@@ -45,6 +49,8 @@ class _Slot:
     trajectory: Trajectory | None = None
     prompt: Prompt | None = None
     info: dict[str, Any] = field(default_factory=dict)
+    noise: torch.Generator | None = None
+    """The episode's own randomness, if it has any."""
     actions: list[str] = field(default_factory=list)
     """What was done since the reset: with the seed, it leads back to the same state."""
 
@@ -91,7 +97,7 @@ class RolloutCollector:
         policy: Actor,
         seeds: Sequence[int],
         *,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | NoiseOf | None = None,
         on_episode: Callable[[Trajectory], None] | None = None,
     ) -> Rollout:
         """Play one whole episode per seed.
@@ -101,7 +107,8 @@ class RolloutCollector:
         Args:
             policy: who plays.
             seeds: reset seeds; equal seeds are equal tasks.
-            generator: source of the policy's randomness; None plays greedily.
+            generator: source of the policy's randomness, for all or, as a function of the reset seed, for each episode
+                its own; None plays greedily.
             on_episode: called with each finished episode.
 
         Returns:
@@ -118,10 +125,12 @@ class RolloutCollector:
                 if slot.trajectory is None and (episode := next(waiting, None)) is not None:
                     order[slot.index] = episode
                     self._reset(slot, policy, seeds[episode])
+                    slot.noise = generator(seeds[episode]) if callable(generator) else None
             active = [slot for slot in self._slots if slot.trajectory is not None]
             if not active:
                 break
-            for slot, finished in self._act(active, policy, generator):
+            noise: Noise = [s.noise for s in active if s.noise is not None] if callable(generator) else generator
+            for slot, finished in self._act(active, policy, noise):
                 done[order[slot.index]] = finished
                 if on_episode is not None:
                     on_episode(finished)
@@ -238,9 +247,7 @@ class RolloutCollector:
         slot.info = {key: value for key, value in info.items() if key not in _BULKY}
         slot.prompt = policy.template.render(observation, info.get("legal_actions", ()), self.instructions)
 
-    def _act(
-        self, slots: Sequence[_Slot], policy: Actor, generator: torch.Generator | None
-    ) -> list[tuple[_Slot, Trajectory]]:
+    def _act(self, slots: Sequence[_Slot], policy: Actor, generator: Noise) -> list[tuple[_Slot, Trajectory]]:
         """Play one step in every slot; returns the episodes that ended."""
         prompts = [slot.prompt for slot in slots if slot.prompt is not None]
         finished = []
@@ -248,6 +255,11 @@ class RolloutCollector:
             responses = policy.act(prompts, generator=generator)
         for slot, prompt, response in zip(slots, prompts, responses, strict=True):
             assert slot.trajectory is not None
+            if response.failure:
+                slot.trajectory.complete, slot.trajectory.failure = False, response.failure
+                finished.append((slot, slot.trajectory))
+                slot.trajectory = None
+                continue
             finding = _audited(slot.env, response)
             expert_answer = _expert_answer(slot.env, policy.template) if self.ask_expert else None
             # An unreadable answer is an illegal action with the environment's own penalty, never a random one.
@@ -274,7 +286,7 @@ class RolloutCollector:
                 slot.trajectory.success = bool(info.get("success", False))
                 finished.append((slot, slot.trajectory))
                 slot.trajectory = None
-        cut = [(slot, trajectory) for slot, trajectory in finished if not trajectory.steps[-1].terminated]
+        cut = [(slot, t) for slot, t in finished if t.complete and not t.steps[-1].terminated]
         for (_, trajectory), value in zip(cut, self._values(policy, [slot for slot, _ in cut]), strict=True):
             trajectory.bootstrap_value = float(value)
         return finished

@@ -87,6 +87,8 @@ class Response:
     """Mean entropy of the sampling distribution over the answer's tokens, in nats."""
     truncated: bool = False
     """True if the answer was cut at the token limit."""
+    failure: str = ""
+    """Why there is no answer at all (a model elsewhere could not be asked); the episode ends without an action."""
 
 
 @dataclass(slots=True)
@@ -169,6 +171,8 @@ class Trajectory:
     """True if the episode ended; False if it was cut by the end of the rollout."""
     earlier_return: float = 0.0
     """Sum of the environment's rewards in earlier rollouts, if this is the rest of an episode."""
+    failure: str = ""
+    """Why the episode was given up before its end; it says nothing about the policy then. Empty if it was not."""
 
     @property
     def episode_return(self) -> float:

@@ -118,6 +118,19 @@ class ChatClient:
             return f"{type(error).__name__}: {error}"
         return f"it refuses the key (status {status})" if status in (401, 403) else None
 
+    def models(self) -> list[str]:
+        """List the models that the service offers.
+
+        Raises:
+            ChatError: If it does not tell.
+        """
+        try:
+            with httpx2.Client(timeout=min(5.0, self.settings.timeout_s), headers=self._headers()) as http:
+                response = http.get(self.settings.base_url.rstrip("/") + "/models")
+            return [str(model["id"]) for model in response.json()["data"]]
+        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, KeyError, TypeError) as error:
+            raise ChatError(f"{type(error).__name__}: {error}") from error
+
     def _headers(self) -> dict[str, str]:
         key = os.environ.get(self.settings.api_key_env, "")
         return {"Authorization": f"Bearer {key}"} if key else {}
@@ -133,12 +146,13 @@ class ChatClient:
         if self._http is not None:
             self._http.close()
 
-    def ask(self, messages: list[dict[str, Any]], attempt: int = 0) -> str:
+    def ask(self, messages: list[dict[str, Any]], attempt: int = 0, *, temperature: float | None = None) -> str:
         """Get the reply to some messages, from the cache if it is there.
 
         Args:
             messages: As the chat protocol has them.
             attempt: Number of the attempt at a readable reply; another one asks with another seed.
+            temperature: Sampling temperature, 0 for greedy; None takes that of the settings.
 
         Returns:
             The text of the reply.
@@ -151,7 +165,7 @@ class ChatClient:
         body: dict[str, Any] = {
             "model": s.model,
             "messages": messages,
-            "temperature": s.temperature,
+            "temperature": s.temperature if temperature is None else temperature,
             "max_tokens": s.max_tokens,
         }
         digest = hashlib.sha256(json.dumps([body, attempt], sort_keys=True).encode()).hexdigest()

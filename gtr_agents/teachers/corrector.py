@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from gtr_agents.parsing import parse_answer, strip_fence
-from gtr_agents.types import Correction, Image, Step
+from gtr_agents.types import Correction, Image, Prompt, Step
 
 if TYPE_CHECKING:
     from gtr_agents.prompts import PromptTemplate
@@ -61,12 +61,17 @@ def chat_messages(step: Step, template: PromptTemplate, *, corrector: bool, tool
         text = f"{text}\n\nThe agent wrote: {agent}"
         if tool and step.expert_answer is not None:
             text += f"\nA solver that knows the state would write: {step.expert_answer}"
+    return prompt_messages(replace(step.prompt, text=text, system=system))
+
+
+def prompt_messages(prompt: Prompt) -> list[dict[str, Any]]:
+    """Write a prompt as messages of the chat protocol, the picture as PNG in a data URL."""
     content = [
-        {"type": "image_url", "image_url": {"url": data_url(step.prompt.image)}},
-        {"type": "text", "text": text},
+        {"type": "image_url", "image_url": {"url": data_url(prompt.image)}},
+        {"type": "text", "text": prompt.text},
     ]
     user = {"role": "user", "content": content}
-    return [{"role": "system", "content": system}, user] if system else [user]
+    return [{"role": "system", "content": prompt.system}, user] if prompt.system else [user]
 
 
 def data_url(image: Image) -> str:

@@ -18,7 +18,10 @@ from gtr_agents.config import preset_names
 from gtr_agents.evaluation import Evaluator
 from gtr_envs.registration import COMPAT_ENVS, ENVS, HOUSEHOLD_ENVS
 
-COMMANDS = ("demo", "sft", "train", "eval", "merge", "report", "compare", "replay", "play", "solve", "envs", "presets")
+COMMANDS = (
+    *("demo", "sft", "train", "eval", "episodes", "merge", "report", "compare", "replay", "play", "solve", "envs"),
+    "presets",
+)
 Gtr = Callable[..., tuple[int, str, str]]
 
 
@@ -150,6 +153,9 @@ def test_presets_are_listed(gtr: Gtr) -> None:
         (("eval", "nowhere", "--env", "Points24-v0"), "nowhere"),
         (("eval", "nowhere", "--preset", "tiny-points24", "--episodes", "0"), "episodes"),
         (("eval", "nowhere", "--preset", "tiny-points24", "--split", "tset"), "validation"),
+        (("eval",), "at least one model"),
+        (("eval", "nowhere", "--on", "points24/test-v1"), "nowhere"),
+        (("episodes", "points24/tset-v1"), "Did you mean 'points24/test-v1'"),
         (("merge", "nowhere", "elsewhere", "--out", "merged"), "nowhere"),
         (("merge", "nowhere", "--out", "merged"), "at least one checkpoint"),
         (("merge", "a", "b", "--out", "merged", "--method", "tie"), "ties"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from gtr_agents.metrics import (
     bleu_2,
+    bootstrap_interval,
     explained_variance,
     mean_interval,
     newcombe_interval,
@@ -101,3 +103,18 @@ def test_intervals_over_runs_are_those_of_scipy() -> None:
     assert welch_interval(one, other) == pytest.approx((bounds.low, bounds.high, test.pvalue), rel=1e-8)
     pair = stats.ttest_1samp(one[:2], 0).confidence_interval()
     assert mean_interval(one[:2]) == pytest.approx((pair.low, pair.high), rel=1e-7)
+
+
+def test_the_bootstrap_interval_is_that_of_scipy() -> None:
+    from scipy import stats
+
+    returns = [10.0] * 30 + [-1.0] * 50 + [-7.0] * 20
+    low, high = bootstrap_interval(returns, np.random.default_rng(0)) or (0.0, 0.0)
+    found = stats.bootstrap(
+        (returns,), np.mean, method="percentile", n_resamples=10_000, rng=np.random.default_rng(1)
+    ).confidence_interval
+    assert (low, high) == pytest.approx((found.low, found.high), abs=0.1)
+    assert low < np.mean(returns) < high
+    assert bootstrap_interval(returns, np.random.default_rng(0)) == (low, high)
+    assert bootstrap_interval([4.0], np.random.default_rng(0)) is None
+    assert bootstrap_interval([4.0] * 5, np.random.default_rng(0)) == (4.0, 4.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -10,7 +11,8 @@ from small_models import CountingEnv, ScriptedActor, prompts_of, text_env, tiny_
 
 from gtr_agents.errors import CheckpointError
 from gtr_agents.rollout import RolloutCollector
-from gtr_agents.types import Trajectory
+from gtr_agents.seeding import torch_generator
+from gtr_agents.types import Prompt, Response, Trajectory
 
 
 def counting(n_envs: int = 2, goal: int = 3, limit: int = 5) -> RolloutCollector:
@@ -218,3 +220,32 @@ def test_greedy_play_does_not_depend_on_how_many_play_at_once(n_envs: int) -> No
     rollout = collector.play_episodes(policy, [0, 1])
     assert [len(t.steps) for t in rollout.trajectories] == [9, 9]
     assert rollout.trajectories[0].steps[0].response.text == policy.act(prompts_of(n=1))[0].text
+
+
+def test_noise_of_its_own_makes_an_episode_independent_of_the_others() -> None:
+    """Each seed has its generator: the same answers alone, among others, and in another order."""
+    policy = tiny_policy(max_new_tokens=6)
+    answers: list[dict[int, list[str]]] = []
+    for n_envs, seeds in ((3, [5, 6, 7, 8, 9]), (1, [9, 7]), (2, [9, 8, 7])):
+        collector = RolloutCollector(lambda: text_env("EZPoints-v0", max_tokens=4), n_envs)
+        rollout = collector.play_episodes(policy, seeds, generator=lambda seed: torch_generator(1, "own", seed))
+        answers.append({t.seed: [s.response.text for s in t.steps] for t in rollout.trajectories})
+        collector.close()
+    for few in answers[1:]:
+        assert few == {seed: answers[0][seed] for seed in few}
+    assert len({tuple(texts) for texts in answers[0].values()}) == 5
+
+
+def test_an_answer_that_could_not_be_got_ends_the_episode_without_an_action() -> None:
+    class Unreachable(ScriptedActor):
+        def _respond(self, prompt: Prompt) -> Response:
+            response = super()._respond(prompt)
+            return replace(response, failure="no line") if prompt.text.split("|")[1] == "2" else response
+
+    told: list[Trajectory] = []
+    actor = Unreachable(to_three)
+    rollout = counting().play_episodes(actor, [0, 1, 2], on_episode=told.append)
+    assert [len(t.steps) for t in rollout.trajectories] == [2, 2, 2]
+    assert all(not t.complete and not t.success and t.failure == "no line" for t in rollout.trajectories)
+    assert len(told) == 3
+    assert actor.valued == []

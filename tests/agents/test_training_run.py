@@ -268,15 +268,21 @@ def test_the_start_model_can_be_loaded_and_is_not_the_student(run: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("flags", "role"), [((), "student"), (("--teacher",), "teacher"), (("--greedy",), "student_greedy")]
+    ("flags", "role", "line"),
+    [
+        ((), "student", -1),
+        (("--teacher",), "teacher", -1),
+        (("--greedy",), "student_greedy", -1),
+        (("--role", "start"), "student", 0),
+    ],
 )
-def test_evaluating_a_run_again_finds_what_its_last_line_says(
-    run: Path, tmp_path: Path, flags: tuple[str, ...], role: str
+def test_evaluating_a_run_again_finds_what_its_lines_say(
+    run: Path, tmp_path: Path, flags: tuple[str, ...], role: str, line: int
 ) -> None:
     out = tmp_path / "result.json"
     assert gtr("eval", str(run), "--episodes", "16", "--out", str(out), *flags) == 0
     found = json.loads(out.read_text())
-    expected = {name.removeprefix(f"eval/{role}/"): value for name, value in metrics(run)[-1].items()}
+    expected = {name.removeprefix(f"eval/{role}/"): value for name, value in metrics(run)[line].items()}
     same = ("success_rate", "return", "valid_rate", "legal_rate", "entropy", "answer_tokens", "action_log_prob")
     assert {name: found[name] for name in same} == {name: expected[name] for name in same}
 
