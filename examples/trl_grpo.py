@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -39,22 +40,29 @@ def tiny_player(**sizes: Any) -> tuple[Any, Any]:
 
 def expert_conversation(game: ToolEnvironment, seed: int) -> list[dict[str, Any]]:
     """Play one hand with the solver and write it down as TRL would."""
-    messages = [{"role": "user", "content": [{"type": "text", "text": PROMPT}, *game.reset(seed=seed)]}]
+    solver: Any = game.env.unwrapped
+    messages: list[dict[str, Any]] = [
+        {"role": "user", "content": [{"type": "text", "text": PROMPT}, *game.reset(seed=seed)]}
+    ]
     while not game.ended:
-        call = {"name": "play", "arguments": {"action": game.env.unwrapped.expert_action()}}
-        messages.append({"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": call}]})
-        messages.append({"role": "tool", "name": "play", "content": game.play(call["arguments"]["action"])})
+        action = solver.expert_action()
+        call = {"type": "function", "function": {"name": "play", "arguments": {"action": action}}}
+        messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
+        messages.append({"role": "tool", "name": "play", "content": game.play(action)})
     return messages[:-1]
 
 
-def imitate(model: Any, processor: Any, game: ToolEnvironment, steps: int, seed: int = 10_000) -> None:
-    """Learn the expert's calls by cross-entropy, eight hands a step."""
+def imitate(model: Any, processor: Any, conversations: Callable[[int], list[Any]], steps: int) -> float:
+    """Learn the answers of conversations by cross-entropy, a batch a step, and return the last loss."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     begin, end = (processor.tokenizer.convert_tokens_to_ids(token) for token in (ASSISTANT, END))
     for step in range(steps):
-        hands = [expert_conversation(game, seed + 8 * step + i) for i in range(8)]
         batch = processor.apply_chat_template(
-            hands, tokenize=True, return_dict=True, return_tensors="pt", processor_kwargs={"padding": True}
+            conversations(step),
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"padding": True},
         )
         ids = batch["input_ids"]
         # Between the mark of an answer and its end; +1 at the first and -1 after the second make a running count.
@@ -64,7 +72,7 @@ def imitate(model: Any, processor: Any, game: ToolEnvironment, steps: int, seed:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    print(f"imitation: loss {loss:.2f}")
+    return float(loss.detach())
 
 
 def main() -> None:
@@ -78,9 +86,15 @@ def main() -> None:
     torch.manual_seed(0)
     environment = trl_environment("EZPoints-v0", image_size=96)
     model, processor = tiny_player(hidden_size=64, layers=2, heads=2, ff_size=128, vision_layers=1)
-    imitate(model, processor, environment(), options.imitation_steps)
+    game = environment()
+
+    def hands(step: int) -> list[Any]:
+        return [expert_conversation(game, 10_000 + 8 * step + i) for i in range(8)]
+
+    print(f"imitation: loss {imitate(model, processor, hands, options.imitation_steps):.2f}")
 
     warnings.filterwarnings("ignore", "You are using 'environment_factory'")
+    warnings.filterwarnings("ignore", ".*gradient_checkpointing", FutureWarning)  # TRL 1.16 still says it so
     with tempfile.TemporaryDirectory() as folder:
         arguments = GRPOConfig(
             output_dir=folder,

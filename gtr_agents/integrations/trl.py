@@ -26,7 +26,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Literal
 
 import gymnasium as gym
-from packaging.version import Version
 
 from gtr_agents.algorithms.base import MakeEnv, text_env_maker
 from gtr_agents.errors import ConfigError, DependencyError
@@ -34,12 +33,12 @@ from gtr_agents.errors import ConfigError, DependencyError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-VERSIONS = ("1.16", "1.17")
+VERSIONS = ((1, 16), (1, 17))
 """The first version of TRL that this was run with, and the first that it was not."""
 PROMPT = "Play the game below with the tool `play`, one action a call.\n"
 """What the first message opens with; the task follows."""
 UNFINISHED = -10.0
-"""What it costs to leave an episode before its end: as much as a win of the card games pays, so more than playing badly."""
+"""What it costs to leave an episode before its end: what a win of the card games pays, so more than playing badly."""
 
 PICTURES_AS_TENSORS = {"processor_kwargs": {"images_kwargs": {"return_tensors": "pt"}}}
 """For ``GRPOConfig(chat_template_kwargs=...)``: without torchvision the image processors of transformers return lists,
@@ -127,7 +126,7 @@ def trl_environment(
         env: Id of a registered environment, or a function that makes one which takes action texts.
         pictures: Which messages hold a picture. ``"first"``, the default, works with every vision-language model and is
             enough where the text tells what changes (in the card games: the formula so far). ``"every"`` puts one into
-            each result of the tool as well; TRL 1.16 then hands the model ``token_type_ids``, unless its image processor
+            each result of the tool as well; TRL 1.16 then hands the model ``token_type_ids``, unless its processor
             gives ``image_grid_thw``, and models of LLaVA's kind refuse them, while those of Qwen-VL's and Gemma's kinds
             take them. ``"none"`` is for language models; choose ``observe="text"`` for the environment then.
         **env_kwargs: Arguments for ``gymnasium.make`` if ``env`` is an id.
@@ -147,7 +146,7 @@ def trl_environment(
 
 
 def trl_dataset(n: int, *, first_seed: int = 0, prompt: str = PROMPT) -> Dataset:
-    """Make the data set that ``GRPOTrainer`` draws its tasks from: one row a task, the seed of its environment.
+    """Make the data set that ``GRPOTrainer`` draws its tasks from: a row a task, the seed of its environment.
 
     Args:
         n: Number of tasks, >= 1.
@@ -173,7 +172,7 @@ def trl_dataset(n: int, *, first_seed: int = 0, prompt: str = PROMPT) -> Dataset
 def episode_return(
     *, environments: Sequence[ToolEnvironment], unfinished: float = UNFINISHED, **columns: Any
 ) -> list[float]:
-    """Return the reward of each generation, for ``GRPOTrainer(reward_funcs=...)``: the sum of its environment's rewards.
+    """Return the sum of the environment's rewards for each generation, for ``GRPOTrainer(reward_funcs=...)``.
 
     Args:
         environments: One a generation, as TRL gives them.
@@ -208,13 +207,15 @@ def require_trl() -> None:
     Raises:
         DependencyError: If TRL is missing, or of another version.
     """
-    low, high = VERSIONS
+    low, high = (".".join(map(str, numbers)) for numbers in VERSIONS)
     remedy = f'Run: pip install "gtr-suite[trl]", or "trl>={low},<{high}" beside it.'
     try:
         found = version("trl")
     except PackageNotFoundError as error:
-        raise DependencyError(f"The adaptor for TRL needs the package 'trl', which is not installed. {remedy}") from error
-    if not Version(low) <= Version(found) < Version(high):
+        raise DependencyError(
+            f"The adaptor for TRL needs the package 'trl', which is not installed. {remedy}"
+        ) from error
+    if not VERSIONS[0] <= tuple(map(int, found.split(".")[:2])) < VERSIONS[1]:
         raise DependencyError(
             f"The adaptor for TRL was run with versions from {low} to below {high}, whose `environment_factory` is "
             f"experimental; installed is {found}. {remedy}"
