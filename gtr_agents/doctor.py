@@ -26,6 +26,8 @@ REQUIRED = ("gymnasium", "pygame-ce", "torch", "transformers", "peft", "safetens
 EXTRAS = {
     "video": "MP4 and GIF recordings (`gtr_envs.wrappers.RecordVideo`)",
     "datasets": "expert episodes as Minari datasets",
+    "trl": "the environments in TRL's `GRPOTrainer`",
+    "quantization": "`policy.quantization: 4bit`, on CUDA",
 }
 """Extras without a line of their own, and what needs them."""
 RUN_GB = 2.0

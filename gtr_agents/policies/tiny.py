@@ -26,6 +26,32 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 
+TOOL_CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|user|>' if message['role'] != 'assistant' else '<|assistant|>' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% elif message['content'] %}"
+    "{% for part in message['content'] %}{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %}"
+    "{% endif %}{% for call in message['tool_calls'] or [] %}{{ '<tool_call>' }}"
+    "{{ call['function'] | tojson }}{{ '</tool_call>' }}{% endfor %}"
+    "{% if message['role'] == 'assistant' %}<|end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+"""As above, with calls of tools as models of Qwen's kind write them; what a tool returns is the user's."""
+RESPONSE_TEMPLATE = {
+    "defaults": {"role": "assistant"},
+    "start_anchor": ASSISTANT,
+    "fields": {
+        "tool_calls": {
+            "open": "<tool_call>",
+            "close": "</tool_call>",
+            "repeats": True,
+            "content": "json",
+            "transform": {"type": "function", "function": "{content}"},
+        },
+        "content": {"close": END, "content": "text"},
+    },
+}
+"""How transformers reads such an answer again."""
+
 
 _OUTPUTS = ("o_proj.weight", "down_proj.weight", "out_proj.weight", "feed_forward.w2.weight")
 """Matrices of a text layer that write into the residual stream."""
@@ -122,6 +148,33 @@ def build_processor(
         num_additional_image_tokens=0,
         chat_template=CHAT_TEMPLATE,
     )
+
+
+def tool_vocabulary(tool: str, argument: str) -> tuple[str, str]:
+    """Return the pieces before and after the value in a call of a tool with one text, for ``vocabulary``.
+
+    Args:
+        tool: name of the tool.
+        argument: name of its only argument.
+
+    Returns:
+        What the tiny model should write as one token each, so that a call is three.
+    """
+    return f'<tool_call>{{"name": "{tool}", "arguments": {{"{argument}": "', '"}}</tool_call>'
+
+
+def with_tools(processor: Any) -> Any:
+    """Let the processor of the tiny model write and read calls of tools.
+
+    Args:
+        processor: what :func:`build_processor` made; it is changed.
+
+    Returns:
+        The same processor, with a chat template for calls and a ``response_template`` that reads them.
+    """
+    processor.chat_template = TOOL_CHAT_TEMPLATE
+    processor.tokenizer.response_template = RESPONSE_TEMPLATE
+    return processor
 
 
 def build_tiny_vlm(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,12 @@ def tiny_policy() -> dict[str, Any]:
 
 def algorithm() -> dict[str, Any]:
     from gtr_agents import PPO, RolloutSettings
+    from gtr_agents.policies.tiny import build_tiny_vlm, with_tools
 
-    return {"algorithm": PPO(tiny_policy()["policy"], "EZPoints-v0", rollout=RolloutSettings(hands=1, attempts=2))}
+    model, processor = build_tiny_vlm(hidden_size=32, layers=1, heads=2, ff_size=32)
+    given = {"model": model, "processor": with_tools(processor)}
+    ours = PPO(tiny_policy()["policy"], "EZPoints-v0", rollout=RolloutSettings(hands=1, attempts=2))
+    return given | {"algorithm": ours}
 
 
 def model_folder() -> dict[str, Any]:
@@ -101,6 +106,8 @@ SHORTER = {
     '["updates=16"]': repr(TINY),
     "episodes=100": "episodes=2",
     "updates=10": "updates=1",
+    "max_steps=20": "max_steps=1",
+    "max_completion_length=320": "max_completion_length=8",
     '["csv"]': "[]",
 }
 """What would take minutes, and what it becomes."""
@@ -111,8 +118,13 @@ NEEDS = {
 }
 ELSEWHERE = {"environments/alfworld.md": ('backend="thor"',)}
 """Blocks that need what no test machine has."""
+OPTIONAL = {"from trl import": "trl"}
+"""Blocks that need what the extra `dev` brings, but an older installation may not have."""
 
 
+@pytest.mark.filterwarnings(
+    "ignore:You are using 'environment_factory':UserWarning", "ignore:`(is_)?gradient_checkpointing:FutureWarning"
+)
 @pytest.mark.parametrize("name", sorted(PAGES))
 def test_the_python_of_a_page_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if name in NEEDS:
@@ -124,6 +136,8 @@ def test_the_python_of_a_page_runs(name: str, tmp_path: Path, monkeypatch: pytes
     for number, block in enumerate(blocks(PAGES[name])):
         if any(mark in block for mark in ELSEWHERE.get(name, ())):
             continue
+        if any(mark in block and find_spec(package) is None for mark, package in OPTIONAL.items()):
+            continue
         for long, short in SHORTER.items():
             block = block.replace(long, short)
         exec(compile(block, f"{name}, block {number}", "exec"), names)  # noqa: S102 - our own documentation
@@ -131,5 +145,6 @@ def test_the_python_of_a_page_runs(name: str, tmp_path: Path, monkeypatch: pytes
 
 def test_what_is_given_or_left_out_is_there() -> None:
     assert GIVEN.keys() | NEEDS.keys() <= PAGES.keys()
+    assert all(any(mark in block for page in PAGES.values() for block in blocks(page)) for mark in OPTIONAL)
     for name, marks in ELSEWHERE.items():
         assert all(any(mark in block for block in blocks(PAGES[name])) for mark in marks)

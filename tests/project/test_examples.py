@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,10 +46,15 @@ RUNS = {
     "train_with_free_teacher.py": Run(
         r"teacher: \d\.\d+\nstudent: \d\.\d+\n", "--sft-steps 1 --updates 1 --episodes 2"
     ),
+    "trl_grpo.py": Run(
+        r"imitation: loss \d\.\d+\n(.*\n)+step   2: return .*, won .*%, .* calls an episode\n",
+        "--imitation-steps 2 --steps 2",
+    ),
     "use_in_research.py": Run(r"easy +100\.0%\n(.*\n)+ +gtr-turbo +\d+\.\d%\n", "--episodes 4 --mistake-rate 0"),
 }
 SLOW = {"train_with_free_teacher.py"}
-HOUSEHOLD = {"alfworld_expert.py"}
+NEEDS = {"alfworld_expert.py": "textworld", "trl_grpo.py": "trl"}
+"""What is not in the extra `dev` or may be left out of it."""
 
 
 def run_example(name: str, folder: Path, *arguments: str) -> str:
@@ -61,8 +67,8 @@ def run_example(name: str, folder: Path, *arguments: str) -> str:
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in EXAMPLES])
 def test_the_example_runs_and_shows_what_it_promises(name: str, tmp_path: Path) -> None:
-    if name in HOUSEHOLD:
-        pytest.importorskip("textworld")
+    if name in NEEDS and find_spec(NEEDS[name]) is None:
+        pytest.skip(f"needs {NEEDS[name]}")
     run = RUNS[name]
     printed = run_example(name, tmp_path, *run.arguments.split())
     assert re.search(run.shown, printed), printed
