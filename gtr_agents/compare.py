@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MODELS = {"student": "success_rate_after", "merged teacher": "success_rate_teacher"}
 """Who is compared with the start, and the key of its success in a summary."""
-NO_METHOD = ("threads", "description", "evaluation.")
+NO_METHOD = ("threads", "trackers", "description", "evaluation.")
 """Beginnings of options in which runs of one method may differ."""
 
 

@@ -20,6 +20,7 @@ from gtr_agents.evaluation import Split
 from gtr_agents.sft import SFTSettings
 from gtr_agents.teachers.chat import ExternalSettings
 from gtr_agents.types import Share
+from gtr_agents.trackers import TrackerName
 from gtr_agents.watchdog import Limits
 
 
@@ -183,6 +184,8 @@ class RunConfig:
     """Checkpoints of every so many updates stay as well, e.g. to merge them; 0 keeps none of them."""
     limits: Limits = field(default_factory=Limits)
     """How long environments and model may take before they count as hung."""
+    trackers: tuple[TrackerName, ...] = ()
+    """Where metrics, configuration and summary are sent as well: wandb, trackio. Keys come from the environment."""
     threads: NonNegativeInt = 0
     """CPU threads of torch; 0 leaves torch's choice."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)

@@ -60,6 +60,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self._metrics_file: IO[str] | None = None
         self._copies: list[KVWriter] = []
+        self._listeners: list[Callable[[Mapping[str, Any]], None]] = []
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -174,6 +175,16 @@ class RunFolder:
         self._metrics_file.flush()
         for copy in self._copies:
             _copy_line(copy, line)
+        for listener in self._listeners:
+            listener(line)
+
+    def on_log(self, listener: Callable[[Mapping[str, Any]], None]) -> None:
+        """Have every further line of metrics told to somebody else as well.
+
+        Args:
+            listener: Is given the line once it is on disk.
+        """
+        self._listeners.append(listener)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Read all lines of ``metrics.jsonl``; empty if nothing was logged yet.

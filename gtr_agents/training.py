@@ -32,6 +32,7 @@ from gtr_agents.samples import record_samples
 from gtr_agents.seeding import numpy_generator
 from gtr_agents.sft import train_sft
 from gtr_agents.teachers import THINKERS
+from gtr_agents.trackers import Trackers, check_trackers
 from gtr_agents.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -226,6 +227,7 @@ def train(
         The summary, as written to ``summary.json``.
     """
     prepare(config.threads)
+    check_trackers(config.trackers)
     checkpoints = RunCheckpoints(run.path, config.keep_checkpoints, config.keep_checkpoint_every)
     if resume:
         checkpoints.clear_halves()
@@ -233,7 +235,8 @@ def train(
         if warning := check_parts(config):
             display.message(warning)
         run.write_config(run_record(config, preset, seed, overrides, start))
-    with Watchdog(config.limits, run.path) as watchdog:
+    decided = {**as_dict(config), "preset": preset, "seed": seed}
+    with Trackers(config.trackers, run, decided) as trackers, Watchdog(config.limits, run.path) as watchdog:
         evaluator = build_evaluator(config, watchdog=watchdog)
         watcher = _Watcher(config, run, display, evaluator, checkpoints, watchdog, ranks or Ranks())
         checkpoint = checkpoints.newest(display.message) if resume else None
@@ -260,6 +263,7 @@ def train(
             summary |= _final_evaluation(config, run, watcher, algorithm)
             summary["wall_seconds"] = round(time.perf_counter() - watcher.started, 1)
             run.write_summary(summary)
+        trackers.summarise(summary)
     return summary
 
 
