@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from gtr_agents.prompts import PromptTemplate
 
 
+SCORED_ENTRIES = 2**27
+"""Logits of answers that are scored at once: half a gigabyte in fp32, of which there are some copies for a moment."""
+
+
 @dataclass(slots=True)
 class PolicyOutput:
     """What scoring a batch returns, with gradient. B responses, T response tokens (padded)."""
@@ -393,7 +397,7 @@ class VLMPolicy:
         Args:
             prompts: the prompts the answers were sampled under.
             token_ids: the sampled token ids, int64 [T] each.
-            batch_size: answers scored at once.
+            batch_size: answers scored at once, at most; fewer where the vocabulary is large.
             temperature: of the scored density.
 
         Returns:
@@ -401,6 +405,8 @@ class VLMPolicy:
         """
         scores: dict[int, np.ndarray[Any, np.dtype[np.float32]]] = {}
         order = np.argsort([prompt.length_class for prompt in prompts], kind="stable")
+        longest = max((len(ids) for ids in token_ids), default=0) + 1
+        batch_size = min(batch_size, max(1, SCORED_ENTRIES // (longest * self.banned.numel())))
         for start in range(0, len(prompts), batch_size):
             chunk = order[start : start + batch_size]
             output = self.evaluate([prompts[i] for i in chunk], [token_ids[i] for i in chunk], temperature=temperature)
