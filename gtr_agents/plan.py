@@ -316,6 +316,7 @@ def _training_parts(config: RunConfig, shape: ModelShape, load: Load, n: int) ->
     ]
     layer = max(count * kept for _, count, kept in stacks)
     gradients = max(count * 4 * (3 * blocks.inner + 2 * blocks.hidden) for blocks, count, kept in stacks if kept)
+    activations: float
     if config.policy.gradient_checkpointing:
         activations = sum(blocks.layers * count * size * blocks.hidden for blocks, count, kept in stacks if kept)
         working, name = layer + gradients, "inputs of the layers (checkpointing)"
