@@ -502,6 +502,44 @@ def presets() -> None:
 
 
 @app.command
+def plan(
+    preset: Positional[Preset],
+    *,
+    overrides: Overrides = (),
+    gpu_gb: float | None = None,
+    device: str | None = None,
+    prompt_tokens: int | None = None,
+    as_json: Annotated[bool, arg(name="json", help="Print JSON, sizes in bytes.")] = False,
+) -> None:
+    """Estimate memory and time of a preset before it is run; nothing is downloaded.
+
+    The exit status is 1 if it does not fit, 0 if it does or no size is given.
+
+    Args:
+        preset: the preset.
+        overrides: changed options.
+        gpu_gb: memory of the GPU in GB (1e9 bytes); default that of the device.
+        device: whose speed to assume: cpu, rtx-4060-8gb, rtx-4090-24gb, a100-80gb, h100-80gb or h200-141gb; default the
+            smallest with that memory, cpu without one.
+        prompt_tokens: length of a prompt with its picture, if the estimate of it is wrong.
+        as_json: print JSON.
+    """
+    from gtr_agents import plan as planning
+    from gtr_agents.config import load_config
+
+    config = load_config(preset, overrides)
+    device = device or planning.smallest_device(gpu_gb)
+    estimate = planning.make_plan(config, device, prompt_tokens=prompt_tokens)
+    limit = planning.DEVICES[device].memory if gpu_gb is None else gpu_gb * planning.GB
+    if as_json:
+        sys.stdout.write(json.dumps(planning.as_json(config, estimate, limit), indent=2) + "\n")
+    else:
+        planning.report(config, estimate, limit, _console())
+    if limit is not None and estimate.gpu > limit:
+        sys.exit(1)
+
+
+@app.command
 def doctor() -> None:
     """Look at this machine: what is installed, what is missing, and how to get it.
 

@@ -49,7 +49,7 @@ class PolicyConfig:
     template: str = "paper"
     """Prompt template."""
     image_processor: dict[str, Any] = field(default_factory=dict)
-    """Changed settings of the image processor, e.g. {size: {longest_edge: 512}}: fewer tokens and less memory."""
+    """Changed settings of the model's image processor, e.g. {size: {longest_edge: 512}}: fewer tokens, less memory."""
     temperature: PositiveFloat = 0.2
     """Sampling temperature, in training and in sampled evaluation; log-probs are scored at the same."""
     max_new_tokens: PositiveInt = 256

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from gtr_agents.prompts import PromptTemplate
 
 
+SCORED_ENTRIES = 2**27
+"""Logits of answers that are scored at once: half a gigabyte in fp32, of which there are some copies for a moment."""
+
+
 @dataclass(slots=True)
 class _Generated:
     """Answers of a batch with what the model says of them. B responses, T tokens (padded)."""
@@ -478,7 +482,7 @@ class VLMPolicy:
         Args:
             prompts: the prompts the answers were sampled under.
             token_ids: the sampled token ids, int64 [T] each.
-            batch_size: answers scored at once.
+            batch_size: answers scored at once, at most; fewer where the vocabulary is large.
             temperature: of the scored density.
 
         Returns:
@@ -486,6 +490,8 @@ class VLMPolicy:
         """
         scores: dict[int, np.ndarray[Any, np.dtype[np.float32]]] = {}
         order = np.argsort([prompt.length_class for prompt in prompts], kind="stable")
+        longest = max((len(ids) for ids in token_ids), default=0) + 1
+        batch_size = min(batch_size, max(1, SCORED_ENTRIES // (longest * self.banned.numel())))
         for start in range(0, len(prompts), batch_size):
             chunk = order[start : start + batch_size]
             output = self.evaluate([prompts[i] for i in chunk], [token_ids[i] for i in chunk], temperature=temperature)

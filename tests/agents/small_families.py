@@ -107,8 +107,11 @@ def _seeded(build: Callable[[], Any]) -> Any:
         return build()
 
 
-def save_qwen2_5_vl(folder: Path) -> Path:
-    """Write a Qwen2.5-VL folder as it is published: image processor, tokenizer and chat template in their own files."""
+def save_qwen2_5_vl(folder: Path, text: dict[str, Any] | None = None, vision: dict[str, Any] | None = None) -> Path:
+    """Write a Qwen2.5-VL folder as it is published: image processor, tokenizer and chat template in their own files.
+
+    ``text`` and ``vision`` replace sizes of the two parts.
+    """
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -127,7 +130,8 @@ def save_qwen2_5_vl(folder: Path) -> Path:
             "bos_token_id": None,
             "eos_token_id": tokenizer.eos_token_id,
             "pad_token_id": tokenizer.pad_token_id,
-        },
+        }
+        | (text or {}),
         vision_config={
             "depth": 2,
             "hidden_size": 32,
@@ -137,7 +141,8 @@ def save_qwen2_5_vl(folder: Path) -> Path:
             "window_size": 56,
             "fullatt_block_indexes": [1],
             "initializer_range": 0.2,
-        },
+        }
+        | (vision or {}),
         image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
         video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),
         vision_start_token_id=ids["vision_start"],
