@@ -19,8 +19,8 @@ from gtr_agents.errors import ConfigError, unknown_name
 from gtr_agents.evaluation import Split
 from gtr_agents.sft import SFTSettings
 from gtr_agents.teachers.chat import ExternalSettings
-from gtr_agents.types import Share
 from gtr_agents.trackers import TrackerName
+from gtr_agents.types import Share
 from gtr_agents.watchdog import Limits
 
 
