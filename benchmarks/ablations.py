@@ -12,6 +12,7 @@ import argparse
 import json
 import subprocess
 import sys
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean
@@ -130,7 +131,7 @@ def figure() -> None:
     import matplotlib.pyplot as plt
 
     found = rows()[::-1]
-    figure, axis = plt.subplots(figsize=(9, 0.36 * len(found) + 1.2), constrained_layout=True)
+    figure, axis = plt.subplots(figsize=(9, 0.42 * len(found) + 1.2), constrained_layout=True)
     for label, colour, shift in (("teacher", "#d97706", -0.16), ("student", "#2563eb", 0.16)):
         rates = [row[label][0] for row in found]
         errors = [[row[label][0] - row[label][1] for row in found], [row[label][2] - row[label][0] for row in found]]
@@ -141,10 +142,12 @@ def figure() -> None:
     reference = next((row["student"][0] for row in found if row["name"] == "kl"), None)
     if reference is not None:
         axis.axvline(reference, color="#2563eb", linewidth=0.8, linestyle=":")
-    axis.set_yticks(range(len(found)), [row["words"] for row in found], fontsize=9)
-    axis.set(xlabel="success on fixed test hands (all hands, solvable or not)")
+    start = summaries(DATA, "*-s[0-9]*")[0]["success_rate_before"]
+    axis.axvline(start, color="#777777", linewidth=0.8, linestyle="--", label="start")
+    axis.set_yticks(range(len(found)), [textwrap.fill(row["words"], 44) for row in found], fontsize=8)
+    axis.set(xlabel="success on 200 fixed test hands a seed")
     axis.grid(alpha=0.3)
-    axis.legend(loc="lower right")
+    axis.legend(loc="lower left", fontsize=8)
     IMAGE.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(IMAGE, dpi=130)
 
