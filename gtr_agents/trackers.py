@@ -84,7 +84,10 @@ class Trackers:
         """End the runs; W&B shows one that ended by an error as failed."""
         for name, run in self._runs.items():
             with self._harmless(name):
-                run.finish(**({"exit_code": int(kind is not None)} if name == "wandb" else {}))
+                if name == "wandb":
+                    run.finish(exit_code=int(kind is not None))
+                else:
+                    import_module(name).finish()  # the run's own would be called, and print, again when Python ends
         self._runs = {}
 
     def summarise(self, summary: Mapping[str, Any]) -> None:

@@ -163,13 +163,13 @@ class Broken:
     def log(self, _line: Any) -> None:
         raise ConnectionError("no route")
 
-    def finish(self) -> None:
-        raise ConnectionError("no route")
+    def finish(self, exit_code: int) -> None:
+        raise ConnectionError(f"no route at the end, {exit_code}")
 
 
 def test_what_fails_later_is_warned_of_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(trackers._BEGIN, "trackio", lambda *_: Broken())
-    with RunFolder(tmp_path) as run, Trackers(["trackio"], run, {}) as sent:
+    monkeypatch.setitem(trackers._BEGIN, "wandb", lambda *_: Broken())
+    with RunFolder(tmp_path) as run, Trackers(["wandb"], run, {}) as sent:
         with pytest.warns(UserWarning, match="ConnectionError: no route"):
             run.log({"x": 1.0})
         run.log({"x": 2.0})  # a warning would be an error
