@@ -124,11 +124,12 @@ def trl_environment(
 
     Args:
         env: Id of a registered environment, or a function that makes one which takes action texts.
-        pictures: Which messages hold a picture. ``"first"``, the default, works with every vision-language model and is
-            enough where the text tells what changes (in the card games: the formula so far). ``"every"`` puts one into
-            each result of the tool as well; TRL 1.16 then hands the model ``token_type_ids``, unless its processor
-            gives ``image_grid_thw``, and models of LLaVA's kind refuse them, while those of Qwen-VL's and Gemma's kinds
-            take them. ``"none"`` is for language models; choose ``observe="text"`` for the environment then.
+        pictures: Which messages hold a picture. ``"first"``, the default, asks least of a model (it was run with one of
+            LLaVA's kind), and is enough where the text tells what changes (in the card games: the formula so far).
+            ``"every"`` puts one into each result of the tool as well; TRL 1.16 then hands the model ``token_type_ids``,
+            unless its processor gives ``image_grid_thw``, and models of LLaVA's kind refuse them. TRL means it for
+            those of Qwen-VL's and Gemma's kinds; with them it was not run. ``"none"`` is for language models; choose
+            ``observe="text"`` for the environment then.
         **env_kwargs: Arguments for ``gymnasium.make`` if ``env`` is an id.
 
     Returns:
