@@ -33,7 +33,8 @@ def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float,
     scale = 1.0 + z * z / n
     centre = (rate + z * z / (2 * n)) / scale
     half = z / scale * math.sqrt(rate * (1.0 - rate) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # At the ends the difference is 0 but for rounding, and an interval must hold its own rate.
+    return 0.0 if successes == 0 else centre - half, 1.0 if successes == n else centre + half
 
 
 def bootstrap_interval(

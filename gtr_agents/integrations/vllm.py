@@ -43,8 +43,8 @@ class VLLMEngine:
             from vllm.lora.request import LoRARequest
         except ImportError as missing:
             raise DependencyError(
-                "policy.engine: vllm needs the package vllm, which is not installed. Run: pip install vllm (it pins a "
-                "torch of its own), or set policy.engine to transformers."
+                "policy.engine: vllm needs the package vllm, which is not installed. Run: pip install "
+                '"gtr-suite[vllm]" (it pins a torch of its own), or set policy.engine to transformers.'
             ) from missing
         if not torch.cuda.is_available():
             raise ConfigError("policy.engine: vllm needs a GPU, found none. Set policy.engine to transformers.")

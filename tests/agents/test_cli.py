@@ -148,7 +148,7 @@ def test_presets_are_listed(gtr: Gtr) -> None:
         (("train", "tiny-points24", "--set", "updates=none"), "updates"),
         (("train",), "tiny-points24"),
         (("train", "--resume", "nowhere"), "nowhere"),
-        (("sft", "qwen2.5-vl-7b-points24"), "no supervised start"),
+        (("sft", "tiny-points24", "--set", "sft=null"), "no supervised start"),
         (("eval", "nowhere"), "no run folder"),
         (("eval", "nowhere", "--env", "Points24-v0"), "nowhere"),
         (("eval", "nowhere", "--preset", "tiny-points24", "--episodes", "0"), "episodes"),

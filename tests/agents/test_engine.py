@@ -123,7 +123,7 @@ def test_an_update_of_ppo_begins_at_ratio_one(policy: VLMPolicy, tmp_path: Path)
 
 def test_vllm_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(DependencyError, match="pip install vllm"):
+    with pytest.raises(DependencyError, match=r"gtr-suite\[vllm\]"):
         VLLMEngine("model", rank=8)
 
 

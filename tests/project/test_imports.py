@@ -72,7 +72,7 @@ def modules_of(requirements: list[str]) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("package", "extras"), [("gtr_envs", ["alfworld", "thor", "video"]), ("gtr_agents", ["agents", "trl"])]
+    ("package", "extras"), [("gtr_envs", ["alfworld", "thor", "video"]), ("gtr_agents", ["agents", "trl", "vllm"])]
 )
 def test_every_imported_library_is_declared(package: str, extras: list[str]) -> None:
     declared = list(PYPROJECT["project"]["dependencies"])
