@@ -20,7 +20,7 @@ from typing import Any
 
 from study import collect, is_complete, options, summaries
 
-from gtr_agents.metrics import wilson_interval
+from gtr_agents.metrics import newcombe_interval, wilson_interval
 
 PRESET = "ablation-points24"
 SEEDS = (1, 2)
@@ -123,6 +123,27 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def differences() -> str:
+    """Say how far the rows differ, over episodes: the sound ones among each other, the start, and the worst defect."""
+    from scipy.stats import chi2_contingency
+
+    found = {row["name"]: row for row in rows()}
+    first = summaries(DATA, "*-s[0-9]*")[0]
+    n = int(first["episodes"]) * len(SEEDS)
+    won = [round(row["student"][0] * n) for name, row in found.items() if name in ABLATIONS]
+    p_value = chi2_contingency([[k, n - k] for k in won])[1]
+    start = (round(first["success_rate_before"] * n / len(SEEDS)), n // len(SEEDS))
+    sound, kl, noise = (
+        (sum(won), n * len(won)),
+        *((round(found[name]["student"][0] * n), n) for name in ("kl", "noise")),
+    )
+    lines = [f"{len(won)} rows without defects: {sound[0]} of {sound[1]}, one common share: p = {p_value:.2f}"]
+    for label, one, other in (("start to sound rows", start, sound), ("noise to kl", noise, kl)):
+        low, high = newcombe_interval(*((k / m, m) for k, m in (one, other)))
+        lines.append(f"{label}: {100 * low:.1f} to {100 * high:.1f} points")
+    return "\n".join(lines)
+
+
 def figure() -> None:
     """Draw student and teacher of every ablation with their intervals; a line marks the student of GTR-Turbo (KL)."""
     import matplotlib as mpl
@@ -164,7 +185,7 @@ def main() -> None:
         run(arguments.folder, arguments.jobs, arguments.set)
     else:
         collect(arguments.folder, DATA)
-        sys.stdout.write(f"{table()}\n")
+        sys.stdout.write(f"{table()}\n\n{differences()}\n")
         figure()
 
 
