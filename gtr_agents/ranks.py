@@ -17,8 +17,8 @@ T = TypeVar("T")
 PATIENCE = timedelta(days=7)
 """How long a process waits for another, e.g. while that one evaluates. A process that dies is noticed at once."""
 
-SPLITTING = {"FSDP": "ACCELERATE_USE_FSDP", "DeepSpeed": "ACCELERATE_USE_DEEPSPEED"}
-"""What splits a model over processes, and the variable by which `accelerate launch` tells of it."""
+KEEP_LAYERS = ("false", "0", "no", "shard_grad_op", "no_shard")
+"""Values of FSDP_RESHARD_AFTER_FORWARD, of its second and its first version, that keep layers between the passes."""
 
 
 class Ranks:
@@ -27,11 +27,15 @@ class Ranks:
     Args:
         index: Number of this process, from 0; the first one leads: it alone evaluates and writes files.
         size: How many there are.
+        split: True if each shall keep a piece of the model while it trains, False for a copy of it.
+        free_layers: True if a layer of a split model shall be freed between its forward and its backward pass.
     """
 
-    def __init__(self, index: int = 0, size: int = 1) -> None:
+    def __init__(self, index: int = 0, size: int = 1, *, split: bool = False, free_layers: bool = True) -> None:
         self.index = index
         self.size = size
+        self.split = split
+        self.free_layers = free_layers
 
     @property
     def leads(self) -> bool:
@@ -66,38 +70,55 @@ class Ranks:
         return items[self.index :: self.size]
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Add up the gradients of all processes, in all of them; a parameter without one counts as 0."""
+        """Add up the gradients of all processes, in all of them; one that no process has stays missing."""
         if self.size == 1:
             return
         import torch
 
-        for parameter in parameters:
+        parameters = list(parameters)
+        flags = self.gather([parameter.grad is not None for parameter in parameters])
+        for parameter, *found in zip(parameters, *flags, strict=True):
+            if not any(found):
+                continue
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             torch.distributed.all_reduce(parameter.grad)
 
 
 def this_process() -> Ranks:
-    """Find out which process of how many this is.
+    """Find out which process of how many this is, and whether they split the model.
 
     Returns:
         A lone one, unless `accelerate launch` or `torchrun` started several; they are connected then.
 
     Raises:
-        ConfigError: if the launcher was told to split the model over processes.
+        ConfigError: if the launcher was told to split the model in a way that training does not know.
     """
-    for engine, variable in SPLITTING.items():
-        if os.environ.get(variable, "false").lower() in ("true", "1", "yes"):
-            raise ConfigError(
-                f"accelerate was told to split the model over processes ({engine}), which training does not do: every "
-                "process has a copy. Run `accelerate launch --multi_gpu ...` or choose no "
-                f"{engine} in `accelerate config`; for a model that does not fit one GPU see `gtr plan`."
-            )
+    if _is_set("ACCELERATE_USE_DEEPSPEED"):
+        raise ConfigError(
+            "accelerate was told to split the model by DeepSpeed, which training does not do. FSDP splits the same: "
+            "accelerate launch --use_fsdp --fsdp_version 2 ..., with --fsdp_reshard_after_forward true for what ZeRO-3 "
+            "does and false for ZeRO-2."
+        )
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Ranks()
+    split = _is_set("ACCELERATE_USE_FSDP")
+    if split and _is_set("FSDP_OFFLOAD_PARAMS"):
+        raise ConfigError(
+            "accelerate was told to keep the pieces of the model in the machine's memory (fsdp_offload_params), which "
+            "training does not do. Set it to false; `gtr plan` names what else saves memory."
+        )
     import torch
     from accelerate import PartialState
 
-    forced = os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true"
+    forced = _is_set("ACCELERATE_USE_CPU")
     state = PartialState(cpu=forced or not torch.cuda.is_available(), timeout=PATIENCE)
-    return Ranks(state.process_index, state.num_processes)
+    if split:  # transformers would load the weights in the first process alone, and leave it to accelerate to send them
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
+    free_layers = os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() not in KEEP_LAYERS
+    return Ranks(state.process_index, state.num_processes, split=split, free_layers=free_layers)
+
+
+def _is_set(variable: str) -> bool:
+    """True if a variable of the environment, as `accelerate launch` sets it, means yes."""
+    return os.environ.get(variable, "false").lower() in ("true", "1", "yes")

@@ -303,9 +303,8 @@ def _go_on(
 
 def _algorithm(config: RunConfig, run: RunFolder, watcher: _Watcher, seed: int, model: Path) -> Learner:
     policy = build_policy(config, seed, model)
-    algorithm = build_algorithm(config, policy, seed, run.path / SUMS_FOLDER, watcher.watchdog, watcher.ranks)
-    watcher.ranks.lead_to(model)
-    return algorithm
+    watcher.ranks.lead_to(model)  # building splits the model, which all do together
+    return build_algorithm(config, policy, seed, run.path / SUMS_FOLDER, watcher.watchdog, watcher.ranks)
 
 
 def follow(config: RunConfig, *, seed: int, ranks: Ranks) -> None:
@@ -344,15 +343,27 @@ def _learn(
     except (TeacherError, TrainingError) as error:
         if isinstance(error, NotFiniteError):
             display.message(f"The samples without a finite loss stand in {run.write_failure(error.samples)}.")
-        watcher.checkpoints.save(algorithm)
-        display.message(
-            f"Stopped; saved after {algorithm.n_updates} updates. Go on with: gtr train --resume {run.path}"
-        )
+        if _save(watcher, algorithm):
+            display.message(f"Saved after {algorithm.n_updates} updates.")
+        display.message(f"Stopped. Go on with: gtr train --resume {run.path}")
         raise
     seconds = time.perf_counter() - started
     display.phase("saving")
-    watcher.checkpoints.save(algorithm)
+    _save(watcher, algorithm)
     return seconds, interrupted
+
+
+def _save(watcher: _Watcher, algorithm: Learner) -> bool:
+    """Write a checkpoint, or tell why there is none; True if there is."""
+    if algorithm.can_be_saved:
+        watcher.checkpoints.save(algorithm)
+        return True
+    watcher.display.message(
+        "Not saved: the model was in pieces over the processes when update "
+        f"{algorithm.n_updates + 1} was interrupted. The run goes on from its last checkpoint "
+        f"(checkpoint_every={watcher.config.checkpoint_every})."
+    )
+    return False
 
 
 def _start_evaluation(config: RunConfig, run: RunFolder, watcher: _Watcher, algorithm: Learner) -> dict[str, Any]:

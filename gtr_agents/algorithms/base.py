@@ -91,17 +91,12 @@ def check_guidance(guidance: Guidance | None, teacher: Teacher | None, thinker: 
         raise ConfigError(f"{type(guidance).__name__} needs a teacher: pass teacher=TeacherManager(), or a thinker.")
 
 
-def _check_shared(ranks: Ranks, rollout: RolloutSettings, guidance: Guidance | None) -> None:
-    """Check that several processes can share the work."""
-    if rollout.hands < ranks.size:
+def _check_shared(ranks: Ranks, rollout: RolloutSettings) -> None:
+    """Check that there is something to play for each of several processes."""
+    if rollout.hands and rollout.hands < ranks.size:
         raise ConfigError(
-            f"{ranks.size} processes share the hands of an update: rollout.hands must be at least {ranks.size}, "
-            f"got {rollout.hands}."
-        )
-    if guidance is not None and guidance.needs == "thoughts":
-        raise ConfigError(
-            f"{type(guidance).__name__} keeps a dataset, which several processes do not share yet: use one process, "
-            "or guidance.name=reverse_kl."
+            f"{ranks.size} processes share the hands of an update: rollout.hands must be at least {ranks.size}, or 0 "
+            f"for rollout.n_steps, got {rollout.hands}."
         )
 
 
@@ -160,11 +155,12 @@ class Learner:
     ) -> None:
         check_guidance(guidance, teacher, thinker)
         self.ranks = ranks or Ranks()
-        if self.ranks.size > 1:
-            _check_shared(self.ranks, rollout or RolloutSettings(), guidance)
+        _check_shared(self.ranks, rollout or RolloutSettings())
         self.policy = policy
         self.rollout_settings = rollout or RolloutSettings()
         self.guidance = guidance
+        if guidance is not None:
+            guidance.ranks = self.ranks
         self.teacher = teacher
         self.thinker = thinker
         self.seed = seed
@@ -174,9 +170,9 @@ class Learner:
         self._collector: RolloutCollector | None = None
         self._instructions: str | None = None
         self.watchdog = watchdog
-        self._tasks = _TaskSeeds(seed)
-        self._boundary: dict[str, Any] = {"tasks_drawn": 0, "running": None}
-        """Where episodes that go on stood after the last whole update."""
+        self._tasks = _TaskSeeds(seed, self.ranks)
+        self._boundaries: list[dict[str, Any]] = [{"tasks_drawn": 0, "running": None}] * self.ranks.size
+        """Where the episodes of each process that go on stood after the last whole update."""
 
     # --- to be provided by the algorithm -----------------------------------------------------------------------------
 
@@ -236,7 +232,7 @@ class Learner:
         if self._collector is not None:
             self._collector.close()
             self._collector = None
-        self._tasks = _TaskSeeds(self.seed, self._boundary["tasks_drawn"])
+        self._tasks = _TaskSeeds(self.seed, self.ranks, self._boundaries[self.ranks.index]["tasks_drawn"])
 
     def _one_update(self, progress: float, callbacks: Sequence[Callback]) -> None:
         for callback in callbacks:
@@ -254,7 +250,8 @@ class Learner:
             self.n_updates += 1
             self.num_timesteps += sum(self.ranks.gather(n_steps))
             if self._collector is not None and not self.rollout_settings.hands:  # episodes go on in the next update
-                self._boundary = {"tasks_drawn": self._tasks.drawn, "running": self._collector.running()}
+                boundary = {"tasks_drawn": self._tasks.drawn, "running": self._collector.running()}
+                self._boundaries = self.ranks.gather(boundary)
             if self.guidance is not None:
                 self.guidance.commit()
             if self.teacher is not None:
@@ -302,11 +299,19 @@ class Learner:
             )
         started = time.perf_counter()
         metrics = guidance.annotate(rollout, self.teacher_view(callbacks), progress)
+        if self.ranks.size > 1:
+            metrics = _mean_over_steps(self.ranks.gather((len(rollout.steps), metrics)))
         return metrics | {"guidance/seconds": time.perf_counter() - started}
 
     @contextlib.contextmanager
     def _undone_on_failure(self) -> Iterator[None]:
-        """Take an update back if it does not complete: an interrupted run is saved as after its last whole one."""
+        """Take an update back if it does not complete: an interrupted run is saved as after its last whole one.
+
+        One that processes were making in pieces cannot be taken back, see :attr:`can_be_saved`.
+        """
+        if self.policy.is_split:
+            yield
+            return
         parameters = self.policy.trainable_parameters()
         weights = [parameter.detach().clone() for parameter in parameters]
         state = copy.deepcopy(self.state())
@@ -341,8 +346,8 @@ class Learner:
                 ask_expert=self.thinker is not None and self.thinker.needs_expert,
                 watchdog=self.watchdog,
             )
-            if self._boundary["running"] is not None:
-                self._collector.resume(self.policy, self._boundary["running"])
+            if (running := self._boundaries[self.ranks.index]["running"]) is not None:
+                self._collector.resume(self.policy, running)
         generator = torch_generator(self.seed, "sampling", self.n_updates, *self.ranks.name)
 
         def report(_trajectory: object) -> None:
@@ -354,7 +359,7 @@ class Learner:
             tasks = self.ranks.share(rng.integers(2**31, size=hands).tolist())
             seeds = [int(s) for s in tasks for _ in range(self.rollout_settings.attempts)]
             return self._collector.play_episodes(self.policy, seeds, generator=generator, on_episode=report)
-        n_steps = self.rollout_settings.n_steps
+        n_steps = -(-self.rollout_settings.n_steps // self.ranks.size)
         return self._collector.play_steps(self.policy, n_steps, self._tasks, generator=generator, on_episode=report)
 
     def teacher_view(self, callbacks: Sequence[Callback] = ()) -> LearnerTeacher:
@@ -372,7 +377,7 @@ class Learner:
             self.policy,
             self.teacher,
             self.thinker,
-            generator=torch_generator(self.seed, "teacher thoughts", self.n_updates),
+            generator=torch_generator(self.seed, "teacher thoughts", self.n_updates, *self.ranks.name),
             batch_size=self.rollout_settings.n_envs,
             on_done=report,
         )
@@ -391,12 +396,22 @@ class Learner:
 
     # --- persistence --------------------------------------------------------------------------------------------------
 
+    @property
+    def can_be_saved(self) -> bool:
+        """False if an update of a split model was interrupted: no process has the whole model then."""
+        return self.policy.is_whole
+
     def save(self, folder: str | Path) -> Path:
         """Write policy, optimizer, teacher and counters; complete or not at all.
 
         Returns:
             The folder.
+
+        Raises:
+            CheckpointError: if this process holds a piece of the model only, see :attr:`can_be_saved`.
         """
+        if not self.can_be_saved:
+            raise CheckpointError("The model is in pieces over the processes, and an update of it was interrupted.")
         folder = Path(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = folder.with_name(folder.name + ".tmp")
@@ -411,7 +426,7 @@ class Learner:
         counters = {"n_updates": self.n_updates, "num_timesteps": self.num_timesteps, "seed": self.seed}
         settings: dict[str, Any] = {"algorithm": type(self).__name__, "rollout": asdict(self.rollout_settings)}
         thinker: dict[str, Any] = {} if self.thinker is None else {"thinker": self.thinker.state()}
-        settings |= self._boundary
+        settings["processes"] = self._boundaries
         (fresh / "algorithm.json").write_text(
             json.dumps(counters | settings | thinker | {"state": numbers}, indent=2) + "\n", encoding="utf-8"
         )
@@ -440,8 +455,19 @@ class Learner:
             self.guidance.load(folder / "guidance")
         if self.thinker is not None and "thinker" in saved:
             self.thinker.load_state(saved["thinker"])
-        self._boundary = {name: saved.get(name, value) for name, value in self._boundary.items()}
+        self._boundaries = self._own_boundaries(saved.get("processes", []), folder)
         self._rewind()
+
+    def _own_boundaries(self, saved: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+        """Where the episodes of these processes go on; episodes that are dealt per update fit any number of them."""
+        if self.rollout_settings.hands or not saved:
+            return self._boundaries
+        if len(saved) != self.ranks.size:
+            raise CheckpointError(
+                f"{folder} holds running episodes of {len(saved)} processes, and there are {self.ranks.size}: go on "
+                f"with {len(saved)}."
+            )
+        return saved
 
     def predict(
         self, observation: Mapping[str, Any], info: Mapping[str, Any] | None = None, *, deterministic: bool = True
@@ -476,12 +502,21 @@ class Learner:
         return [response.answer.action or "" for response in self.policy.act(prompts, generator=generator)]
 
 
-class _TaskSeeds:
-    """The reset seeds of a run's episodes, in their order, where episodes are not dealt per update."""
+def _mean_over_steps(parts: Sequence[tuple[int, dict[str, float]]]) -> dict[str, float]:
+    """Means of metrics over processes, by their numbers of steps; of each metric over those that have it."""
+    means = {}
+    for name in dict.fromkeys(name for _, metrics in parts for name in metrics):
+        having = [(steps, metrics[name]) for steps, metrics in parts if name in metrics]
+        means[name] = sum(steps * value for steps, value in having) / max(sum(steps for steps, _ in having), 1)
+    return means
 
-    def __init__(self, seed: int, drawn: int = 0) -> None:
+
+class _TaskSeeds:
+    """The reset seeds of a process's episodes, in their order, where episodes are not dealt per update."""
+
+    def __init__(self, seed: int, ranks: Ranks, drawn: int = 0) -> None:
         self.drawn = 0
-        self._rng = numpy_generator(seed, "tasks")
+        self._rng = numpy_generator(seed, "tasks", *ranks.name)
         for _ in range(drawn):
             next(self)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -19,6 +19,7 @@ from gtr_agents.batching import Batch, make_batch, micro_batches, minibatches, t
 from gtr_agents.errors import NotFiniteError, TrainingError
 from gtr_agents.losses import learning_rate_at, masked_mean
 from gtr_agents.metrics import explained_variance
+from gtr_agents.policies.split import clip_gradients, cut_like, gathered, is_piece
 from gtr_agents.seeding import numpy_generator
 from gtr_agents.types import Rollout, Share, Step
 
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 Terms = dict[str, list[tuple[float, float]]]
 """Values with their weights, by name."""
+Piece = NDArray[np.intp]
+"""Numbers of the samples that one forward pass takes."""
+Loss = tuple[torch.Tensor, dict[str, torch.Tensor]]
+"""A loss with gradient, and its detached terms by name."""
 FLAT = 0.02
 """Steps whose raw advantage is smaller than this, in standard deviations, count as flat."""
 STOP_FACTOR = 1.5
@@ -145,12 +150,23 @@ class PolicyGradient(Learner):
         self.check(self.settings, self.rollout_settings, self.guidance)
         self._not_finite: list[int] = []
         self._initial: dict[str, torch.Tensor] | None = None
+        if self.ranks.split:
+            policy.split(free_layers=self.ranks.free_layers)
+        self._moments: dict[int, Any] = {}
+        """State of the optimizer of a split model, whole, after the last update; of the leading process only."""
         self.optimizer = torch.optim.Adam(
-            policy.trainable_parameters(),
+            self._parameter_groups(),
             lr=self.settings.learning_rate,
             eps=self.settings.adam_eps,
             betas=self.settings.adam_betas,
         )
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """What is trained; pieces and whole parameters apart, since torch does not step them in one call."""
+        with self.policy.in_pieces():
+            parameters = self.policy.trainable_parameters()
+        groups = ([p for p in parameters if is_piece(p) is piece] for piece in (True, False))
+        return [{"params": group} for group in groups if group]
 
     # --- to be provided by the algorithm -----------------------------------------------------------------------------
 
@@ -190,13 +206,18 @@ class PolicyGradient(Learner):
     def state(self) -> dict[str, Any]:
         """The optimizer's state, and the weights that training began with if they are needed."""
         initial = {} if self._initial is None else {"initial": self._initial}
-        return {"optimizer": self.optimizer.state_dict()["state"]} | initial
+        moments = self._moments if self.policy.is_split else self.optimizer.state_dict()["state"]
+        return {"optimizer": moments} | initial
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`state` returned."""
         self._initial = state.get("initial")
         groups = self.optimizer.state_dict()["param_groups"]
         moments = {int(index): values for index, values in state["optimizer"].items()}
+        if self.policy.is_split:
+            self._moments = moments
+            parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+            moments = {index: cut_like(values, parameters[index]) for index, values in moments.items()}
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
     def update(self, rollout: Rollout, progress: float) -> dict[str, float]:
@@ -230,7 +251,11 @@ class PolicyGradient(Learner):
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         metrics: Terms = defaultdict(list)
-        ratio_error, skipped, enough = self._passes(samples, keep, metrics)
+        with self.policy.in_pieces():
+            ratio_error, skipped, enough = self._passes(samples, keep, metrics)
+            if self.policy.is_split:
+                moments = gathered(self.optimizer.state_dict()["state"])
+                self._moments = moments if self.ranks.leads else {}
         metrics.pop("ratio_error", None)
         summary = {f"train/{name}": mean for name, mean in self._means(metrics).items()}
         summary["train/ratio_error_first_epoch"] = max(self.ranks.gather(ratio_error))
@@ -320,22 +345,31 @@ class PolicyGradient(Learner):
         """
         own, used, moved = samples.among(chosen), 0, 0.0
         self.optimizer.zero_grad(set_to_none=True)
-        for piece in samples.pieces(own, self.settings):
-            for size, terms in self._accumulate(samples, piece, len(chosen)):
-                used += size
-                moved += size * float(terms["approx_kl"])
-                for name, value in terms.items():
-                    metrics[name].append((float(value), size))
+
+        def loss_of(piece: Piece) -> Loss:
+            shown = piece if len(piece) else np.array([0])
+            steps = [samples.steps[i] for i in shown]
+            batch = make_batch(steps, samples.advantages[shown], samples.returns[shown], self.policy.device)
+            loss, terms = self.losses(batch)
+            return len(piece) / len(chosen) * loss, terms
+
+        trained_pieces, bad = self._accumulate(samples.pieces(own, self.settings), loss_of)
+        self._not_finite += bad
+        for piece, terms in trained_pieces:
+            used += len(piece)
+            moved += len(piece) * float(terms["approx_kl"])
+            for name, value in terms.items():
+                metrics[name].append((float(value), len(piece)))
         if imitated:
             for name, mean in self._imitate(imitated).items():
                 metrics[name].append((mean, 1.0))
         parameters = self.policy.trainable_parameters()
-        self.ranks.sum_gradients(parameters)
+        self.ranks.sum_gradients(p for p in parameters if not is_piece(p))  # those of pieces are sums already
         trained = sum(self.ranks.gather(used))
         target = self.settings.target_kl
         if target is not None and trained and sum(self.ranks.gather(moved)) / trained > STOP_FACTOR * target:
             return None
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
+        norm = clip_gradients(parameters, self.settings.max_grad_norm)
         if not trained or not torch.isfinite(norm):
             return 0
         metrics["grad_norm"].append((float(norm), 1.0))
@@ -345,27 +379,29 @@ class PolicyGradient(Learner):
     def _imitate(self, imitated: list[Imitation]) -> dict[str, float]:
         """Add the gradient of the mean cross-entropy of the trained tokens of some answers, at temperature 1.
 
-        It goes into the same optimizer step as PPO's: one learning rate, one clip of the gradient's norm.
+        It goes into the same optimizer step as PPO's: one learning rate, one clip of the gradient's norm. Several
+        processes, which all know the same answers, share them.
 
         Returns:
             ``sft_loss`` in nats per token, and the share of samples without a finite loss, which are left out.
         """
         assert self.guidance is not None
+        weight = self.guidance.weight
         n_tokens = sum(int(sample.mask.sum()) for sample in imitated)
-        total, lost = 0.0, 0
-        for piece in self._imitated_pieces(imitated):
-            chosen = [imitated[i] for i in piece]
+        own = list(self.ranks.share(imitated))
+
+        def loss_of(piece: Piece) -> Loss:
+            chosen = [own[i] for i in piece] or imitated[:1]
             output = self.policy.evaluate([s.prompt for s in chosen], [s.token_ids for s in chosen], temperature=1.0)
             trained = torch.zeros_like(output.mask)
             for row, sample in enumerate(chosen):
                 trained[row, : len(sample.mask)] = torch.from_numpy(sample.mask)
             loss = -output.log_probs[trained].sum() / max(n_tokens, 1)
-            if torch.isfinite(loss):
-                (self.guidance.weight * loss).backward()
-                total += float(loss.detach())
-            else:
-                lost += len(chosen)
-        return {"sft_loss": total, "sft_skipped": lost / len(imitated)}
+            return weight * loss if len(piece) else 0.0 * loss, {"loss": loss.detach()}
+
+        trained_pieces, bad = self._accumulate(self._imitated_pieces(own), loss_of)
+        total = sum(self.ranks.gather(sum(float(terms["loss"]) for _, terms in trained_pieces)))
+        return {"sft_loss": total, "sft_skipped": sum(self.ranks.gather(len(bad))) / len(imitated)}
 
     def _imitated_pieces(self, imitated: list[Imitation]) -> Iterator[NDArray[np.intp]]:
         """Cut answers to imitate into what one forward pass takes."""
@@ -378,26 +414,46 @@ class PolicyGradient(Learner):
         return token_batches(np.arange(len(imitated)), prompts, answers, size, budget)
 
     def _accumulate(
-        self, samples: Samples, indices: NDArray[np.intp], total: int
-    ) -> list[tuple[int, dict[str, torch.Tensor]]]:
-        """Add the gradient of some samples of a minibatch of ``total``, without those whose loss is not finite.
+        self, pieces: Iterable[Piece], loss_of: Callable[[Piece], Loss]
+    ) -> tuple[list[tuple[Piece, dict[str, torch.Tensor]]], list[int]]:
+        """Add the gradient of samples, piece by piece, without those whose loss is not finite.
 
-        A piece with a bad sample is halved until the sample is alone; nothing of it reaches the gradient.
+        A piece with a bad sample is halved until the sample is alone; nothing of it reaches the gradient. Processes
+        that share the model take the same passes: who has no piece left computes an empty one, and a forward pass that
+        was bad in one of them is repeated by the others.
+
+        Args:
+            pieces: samples of this process, cut into what one forward pass takes.
+            loss_of: weighted loss of a piece, and its terms; for an empty piece 0 with a graph like the others'.
 
         Returns:
-            Number of samples and terms of each piece that was used.
+            The pieces that were used with their terms, and the samples that were not.
         """
-        steps = [samples.steps[i] for i in indices]
-        batch = make_batch(steps, samples.advantages[indices], samples.returns[indices], self.policy.device)
-        loss, terms = self.losses(batch)
-        if torch.isfinite(loss):
-            (len(indices) / total * loss).backward()
-            return [(len(indices), terms)]
-        if len(indices) == 1:
-            self._not_finite.append(int(indices[0]))
-            return []
-        half = len(indices) // 2
-        return self._accumulate(samples, indices[:half], total) + self._accumulate(samples, indices[half:], total)
+        waiting = list(pieces)[::-1]
+        empty = np.empty(0, np.intp)
+        used: list[tuple[Piece, dict[str, torch.Tensor]]] = []
+        bad: list[int] = []
+        while any(self._of_all(bool(waiting))):
+            piece = waiting.pop() if waiting else empty
+            loss, terms = loss_of(piece)
+            finite = not len(piece) or bool(torch.isfinite(loss))
+            if all(self._of_all(finite)):
+                loss.backward()
+                used += [(piece, terms)] if len(piece) else []
+                continue
+            self.policy.forget_pass()
+            if finite:
+                waiting += [piece] if len(piece) else []
+            elif len(piece) == 1:
+                bad.append(int(piece[0]))
+            else:
+                half = len(piece) // 2
+                waiting += [piece[half:], piece[:half]]
+        return used, bad
+
+    def _of_all(self, flag: bool) -> list[bool]:
+        """A flag of all processes that must compute in step with this one; of this one alone if none must."""
+        return self.ranks.gather(flag) if self.policy.is_split else [flag]
 
     def losses(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Total loss of a batch, and its detached terms by name."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from gtr_agents.ranks import Ranks
 from gtr_agents.types import BoolArray, Correction, FloatArray, IntArray, Rollout, Step
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class Guidance:
     """True if it writes ``token_advantages``, which only the token-level ratio can use."""
     weight: float = 0.0
     """Weight of the cross-entropy of drawn samples beside the loss of PPO."""
+    ranks: Ranks = Ranks()
+    """The processes that train together, set by the learner. What is drawn must be the same in all of them."""
 
     def annotate(self, rollout: Rollout, teacher: TeacherView, progress: float = 0.0) -> dict[str, float]:
         """Write the teacher's opinion into a rollout, after its collection and before the advantages.

@@ -79,6 +79,8 @@ class ThoughtSFT(Guidance):
     def annotate(self, rollout: Rollout, teacher: TeacherView, progress: float = 0.0) -> dict[str, float]:
         """Add the samples of a rollout to the dataset; rewards change only where an episode is ended.
 
+        Of several processes each asks about its own rollout, and all get the samples of all.
+
         Args:
             rollout: Its trajectories may be cut, see ``stop_unsolvable``.
             teacher: Who is asked.
@@ -98,6 +100,7 @@ class ThoughtSFT(Guidance):
             shares: dict[str, float] = {}
         else:
             samples, shares = self._corrected(rollout, teacher)
+        samples = [sample for part in self.ranks.gather(samples) for sample in part]
         self.data.extend(samples)
         return shares | {
             "guidance/samples": float(len(samples)),

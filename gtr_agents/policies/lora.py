@@ -92,9 +92,9 @@ def _quiet_and_repeatable(seed: int) -> Iterator[None]:
         yield
 
 
-def save(model: Any, folder: Path) -> None:
-    """Write the student's adapter, and no teacher's that is beside it."""
-    model.save_pretrained(folder, selected_adapters=[ADAPTER])
+def save(model: Any, folder: Path, state: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Write the student's adapter, and no teacher's that is beside it; from ``state`` if the model cannot tell."""
+    model.save_pretrained(folder, selected_adapters=[ADAPTER], state_dict=state)
 
 
 def _layers(model: Any, *, alone: bool = True) -> dict[str, Any]:

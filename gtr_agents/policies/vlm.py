@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -36,6 +36,7 @@ from gtr_agents.types import Answer, Prompt, Response
 
 if TYPE_CHECKING:
     from gtr_agents.policies.engine import Engine
+    from gtr_agents.policies.split import SplitModel
     from gtr_agents.prompts import PromptTemplate
 
 
@@ -147,6 +148,8 @@ class VLMPolicy:
         self._engine_has: list[int] | None = None
         self._acts_as_other = False
         self._checkpointed = checkpointable_layers(model) if gradient_checkpointing else []
+        self._saved_names = list(model.state_dict())
+        self._split: SplitModel | None = None
         self.model.eval()
 
     # --- construction ---------------------------------------------------------------------------------------------
@@ -188,6 +191,11 @@ class VLMPolicy:
     def is_adapted(self) -> bool:
         """True if a LoRA adapter is trained, False if all weights are."""
         return lora.is_adapted(self.model)
+
+    @property
+    def _network(self) -> Any:
+        """The model whose forward is called; adapters act inside its modules."""
+        return lora.inner(self.model)
 
     @property
     def device(self) -> torch.device:
@@ -344,8 +352,9 @@ class VLMPolicy:
         inputs = collate(encoded, self.pad_id, self.device)
         recorder = SamplingRecorder(self.banned, temperature, generator)
         with _capture_hidden(self.model) as hidden:
-            sequences = self.model.generate(
+            sequences = self._network.generate(
                 **inputs,
+                synced_gpus=False,  # weights are whole, also of a model that is split while it trains
                 max_new_tokens=max_new_tokens,
                 logits_processor=[recorder],
                 eos_token_id=self.eos_id,
@@ -380,7 +389,7 @@ class VLMPolicy:
         token_ids = self.engine.generate(prompts, temperature=temperature, max_new_tokens=max_new_tokens, seeds=seeds)
         inputs, targets, _ = self._with_answers(prompts, [np.array(ids, np.int64) for ids in token_ids])
         with _capture_hidden(self.model) as hidden:
-            logits = self.model(**inputs, use_cache=False, logits_to_keep=targets.shape[1] + 1).logits[:, :-1]
+            logits = self._network(**inputs, use_cache=False, logits_to_keep=targets.shape[1] + 1).logits[:, :-1]
         log_probs = policy_log_probs(logits, self.banned, temperature)
         at_one = log_probs if temperature == 1.0 else policy_log_probs(logits, self.banned, 1.0)
         chosen = targets.unsqueeze(-1)
@@ -403,7 +412,7 @@ class VLMPolicy:
         """Predict the values of the states the prompts show; one float each."""
         inputs = collate(self._encode(prompts), self.pad_id, self.device)
         with _capture_hidden(self.model) as hidden:
-            self.model(**inputs, use_cache=False, logits_to_keep=1)
+            self._network(**inputs, use_cache=False, logits_to_keep=1)
         values: list[float] = self.value_head(hidden[0][:, -1]).cpu().tolist()
         return values
 
@@ -431,7 +440,7 @@ class VLMPolicy:
         inputs, targets, mask = self._with_answers(prompts, token_ids)
         length = targets.shape[1]
         with _capture_hidden(self.model) as hidden, checkpointing(self._checkpointed):
-            logits = self.model(**inputs, use_cache=False, logits_to_keep=0 if with_prompts else length + 1).logits
+            logits = self._network(**inputs, use_cache=False, logits_to_keep=0 if with_prompts else length + 1).logits
         prompt_loss = logits.new_zeros(())
         if with_prompts:
             prompt_loss = self._prompt_loss(logits[:, : -length - 1], inputs["input_ids"][:, 1:-length])
@@ -511,8 +520,47 @@ class VLMPolicy:
             fp32 [B, T, V], minus infinity for tokens that are never sampled; anything at padding.
         """
         inputs, targets, _ = self._with_answers(prompts, token_ids)
-        logits = self.model(**inputs, use_cache=False, logits_to_keep=targets.shape[1] + 1).logits
+        logits = self._network(**inputs, use_cache=False, logits_to_keep=targets.shape[1] + 1).logits
         return policy_log_probs(logits[:, :-1], self.banned, 1.0)
+
+    # --- pieces ---------------------------------------------------------------------------------------------------
+
+    def split(self, *, free_layers: bool = True) -> None:
+        """Share the model out among the processes that are connected; each holds a piece of it while it trains.
+
+        Args:
+            free_layers: True frees a layer between its forward and its backward pass.
+
+        Raises:
+            ConfigError: for weights in 4 bits or an engine beside the model.
+        """
+        from gtr_agents.policies.split import SplitModel
+
+        if getattr(self.model, "is_loaded_in_4bit", False) or self.engine is not None:
+            raise ConfigError(
+                "A model in 4 bits, or with an engine that writes the answers, cannot be split over processes. Set "
+                "policy.quantization to none and policy.engine to transformers, or launch without FSDP."
+            )
+        self._split = SplitModel(self._network, free_layers=free_layers)
+
+    @property
+    def is_split(self) -> bool:
+        """True if processes share the model, so that they must train in step."""
+        return self._split is not None
+
+    @property
+    def is_whole(self) -> bool:
+        """False if this process holds a piece only: now, or since training was interrupted."""
+        return self._split is None or self._split.is_whole
+
+    def in_pieces(self) -> AbstractContextManager[None]:
+        """What training a model that is split happens in; nothing changes for one that is not."""
+        return nullcontext() if self._split is None else self._split.in_pieces()
+
+    def forget_pass(self) -> None:
+        """Tell that no backward pass follows the last forward pass with gradient; in step, as :meth:`in_pieces`."""
+        if self._split is not None:
+            self._split.forget_pass()
 
     # --- weights --------------------------------------------------------------------------------------------------
 
@@ -612,6 +660,13 @@ class VLMPolicy:
         with self._as_other(), lora.using_initial(self.model):
             yield
 
+    def _saved_state(self) -> dict[str, torch.Tensor] | None:
+        """Whole tensors under the names of a state dict, which itself would cut a split model; None leaves it to it."""
+        if self._split is None:
+            return None
+        tensors = dict(self.model.named_parameters(remove_duplicate=False)) | dict(self.model.named_buffers())
+        return {name: tensors[name].detach() for name in self._saved_names}
+
     def save(self, folder: str | Path) -> Path:
         """Write model (or adapter), processor, value head and settings to ``folder``; safetensors and JSON only.
 
@@ -621,9 +676,9 @@ class VLMPolicy:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if lora.is_adapted(self.model):
-            lora.save(self.model, folder)
+            lora.save(self.model, folder, self._saved_state())
         else:
-            self.model.save_pretrained(folder)
+            self.model.save_pretrained(folder, state_dict=self._saved_state())
         self.processor.save_pretrained(folder)
         save_file(self.value_head.state_dict(), str(folder / "value_head.safetensors"))
         settings = {

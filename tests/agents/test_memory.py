@@ -95,9 +95,12 @@ def test_a_mean_of_the_pieces_means_would_be_another_gradient(rollout: Rollout) 
     """What the test above would see if every piece counted alike, whatever its size."""
 
     class Careless(PPO):
-        def _accumulate(self, samples: Any, indices: Any, total: int) -> Any:
-            del total
-            return super()._accumulate(samples, indices, len(indices) * self.n_pieces)
+        def _accumulate(self, pieces: Any, loss_of: Any) -> Any:
+            def mean_of(piece: Any) -> Any:
+                loss, terms = loss_of(piece)
+                return WHOLE["minibatch_size"] / len(piece) / self.n_pieces * loss, terms
+
+            return super()._accumulate(pieces, mean_of)
 
     policy = critical()
     spy = Spy(policy)

@@ -9,23 +9,24 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
-from small_models import largest_difference, same_weights, text_env, tiny_policy
-from two_ranks import updated
+from small_models import largest_difference, same_weights, text_env, tiny_policy, weights_of
+from two_ranks import UPDATES, adapted_policy, learner
 
 from gtr_agents.algorithms.base import RolloutSettings
 from gtr_agents.algorithms.ppo import PPO
-from gtr_agents.errors import ConfigError
-from gtr_agents.guidance.thought_sft import ThoughtSFT
+from gtr_agents.errors import CheckpointError, ConfigError
 from gtr_agents.ranks import Ranks, this_process
-from gtr_agents.teachers.merged import TeacherManager
 
 TESTS = Path(__file__).parent
+COPIES = ("--multi_gpu",)
+PIECES = ("--use_fsdp", "--fsdp_version", "2", "--fsdp_reshard_after_forward", "true")
 
 
-def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
+def launch(*arguments: str, how: tuple[str, ...] = COPIES) -> subprocess.CompletedProcess[str]:
     """Start two processes, as a user would. With --cpu, accelerate would start one only, without MPI."""
-    options = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
+    options = [*how, "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
     options += ["--dynamo_backend", "no", "--main_process_port", "0"]
     command = [sys.executable, "-m", "accelerate.commands.launch", *options, *arguments]
     paths = os.pathsep.join([str(TESTS.parents[1]), str(TESTS)])
@@ -36,16 +37,66 @@ def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def test_two_processes_make_the_update_of_one(tmp_path: Path) -> None:
-    launch(str(TESTS / "two_ranks.py"), str(tmp_path))
-    alone, expected = updated(Ranks())
-    weights = [load_file(tmp_path / f"{rank}.safetensors") for rank in (0, 1)]
-    assert same_weights(weights[0], weights[1])
-    assert largest_difference(weights[0], alone) < 1e-5
-    metrics = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes came to, with copies of the model and in pieces."""
+    folder = tmp_path_factory.mktemp("ranks")
+    launch(str(TESTS / "two_ranks.py"), str(folder))
+    return folder
+
+
+def found(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """Weights and metrics of one of the results, which both processes must have alike."""
+    weights = [load_file(folder / f"{name}.{rank}") for rank in (0, 1)]
+    metrics = [json.loads((folder / f"{rank}.json").read_text())[name] for rank in (0, 1)]
+    assert same_weights(*weights)
     assert metrics[0] == metrics[1]
-    assert metrics[0] == pytest.approx(expected, rel=1e-3, abs=1e-5)
-    assert metrics[0]["train/samples"] == 16
+    return weights[0], metrics[0]
+
+
+@pytest.mark.parametrize("kind", ["copies", "pieces"])
+@pytest.mark.parametrize("name", [name for name in UPDATES if name != "adapter"])
+def test_two_processes_make_the_update_of_one(together: Path, name: str, kind: str) -> None:
+    alone, expected = UPDATES[name](Ranks())
+    weights, metrics = found(together, f"{kind}: {name}")
+    assert largest_difference(weights, alone) < 1e-4
+    assert metrics == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    assert metrics["train/samples"] == 16
+    assert metrics["train/skipped_samples"] == (2 if "without a finite loss" in name else 0)
+
+
+def test_an_adapter_in_pieces_is_trained_as_in_copies(together: Path) -> None:
+    """Whole and in parts of another size, a base in bfloat16 rounds in its own way: copies are the comparison."""
+    start = weights_of(adapted_policy())
+    (pieces, metrics), (copies, expected) = (found(together, f"{kind}: adapter") for kind in ("pieces", "copies"))
+    assert largest_difference(pieces, copies) < 1e-6
+    assert metrics == pytest.approx(expected, rel=1e-5)
+    moved = {name for name in start if not torch.equal(start[name], pieces[name])}
+    assert any("lora_" in name for name in moved)
+    assert all("lora_" in name or name.startswith("head.") for name in moved)
+
+
+@pytest.mark.parametrize("kind", ["copies", "pieces"])
+def test_episodes_that_go_on_and_imitation_are_resumed_as_if_nothing_had_happened(together: Path, kind: str) -> None:
+    (once, state), (resumed, again) = (found(together, f"{kind}: {name}") for name in ("in one go", "resumed"))
+    assert same_weights(once, resumed)
+    assert state == again == {"size": 8, "steps": 36, "held": 1.0 if kind == "copies" else 0.5}
+
+
+def test_a_checkpoint_does_not_tell_whether_the_model_was_in_pieces(together: Path) -> None:
+    copies, pieces = (together / kind / "checkpoint" for kind in ("copies", "pieces"))
+    assert sorted(p.name for p in copies.rglob("*")) == sorted(p.name for p in pieces.rglob("*"))
+    assert json.loads((copies / "config.json").read_text()) == json.loads((pieces / "config.json").read_text())
+    for name in ("model.safetensors", "algorithm.safetensors"):
+        mine, theirs = load_file(copies / name), load_file(pieces / name)
+        assert {key: t.dtype for key, t in mine.items()} == {key: t.dtype for key, t in theirs.items()}
+        assert largest_difference(mine, theirs) < 1e-4
+
+
+def test_running_episodes_fit_only_as_many_processes_as_played_them(together: Path) -> None:
+    place = together / "copies" / "checkpoint"
+    with pytest.raises(CheckpointError, match="running episodes of 2 processes, and there are 1: go on with 2"):
+        learner(Ranks(), tiny_policy()).restore(place)
 
 
 SMALL = [
@@ -65,14 +116,14 @@ SMALL = [
 ]
 
 
-def test_a_run_of_two_processes_is_led_by_one_and_can_be_resumed(tmp_path: Path) -> None:
+def test_a_run_of_two_processes_is_led_by_one_and_can_be_resumed_in_pieces(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     sets = [part for option in (*SMALL, "updates=2") for part in ("--set", option)]
     launch("--module", "gtr_agents.cli", "train", "tiny-ezpoints", "--out", str(folder), "--quiet", *sets)
     record = json.loads((folder / "config.json").read_text())
     record["config"]["updates"] = 3
     (folder / "config.json").write_text(json.dumps(record))
-    launch("--module", "gtr_agents.cli", "train", "--resume", str(folder), "--quiet")
+    launch("--module", "gtr_agents.cli", "train", "--resume", str(folder), "--quiet", how=PIECES)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     updates = [line for line in lines if "train/samples" in line]
     assert [line["update"] for line in updates] == [1, 2, 3]
@@ -93,15 +144,44 @@ def test_a_lone_process_is_the_first_of_one(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_what_processes_cannot_share_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"rollout\.hands must be at least 2, got 0"):
-        PPO(tiny_policy(), text_env, ranks=Ranks(0, 2))
-    options = {"rollout": RolloutSettings(hands=2), "teacher": TeacherManager(), "ranks": Ranks(1, 2)}
-    with pytest.raises(ConfigError, match="ThoughtSFT keeps a dataset"):
-        PPO(tiny_policy(), text_env, guidance=ThoughtSFT(), **options)
+    with pytest.raises(ConfigError, match=r"rollout\.hands must be at least 2, or 0 for rollout\.n_steps, got 1"):
+        PPO(tiny_policy(), text_env, rollout=RolloutSettings(hands=1), ranks=Ranks(0, 2))
 
 
-@pytest.mark.parametrize(("engine", "variable"), [("FSDP", "USE_FSDP"), ("DeepSpeed", "USE_DEEPSPEED")])
-def test_a_split_model_is_refused(monkeypatch: pytest.MonkeyPatch, engine: str, variable: str) -> None:
-    monkeypatch.setenv(f"ACCELERATE_{variable}", "true")
-    with pytest.raises(ConfigError, match=f"split the model over processes \\({engine}\\).*multi_gpu"):
+def test_deepspeed_is_refused_for_what_splits_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(ConfigError, match=r"DeepSpeed.*accelerate launch --use_fsdp.*ZeRO-3"):
         this_process()
+
+
+def test_pieces_in_the_machines_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORLD_SIZE": "2", "ACCELERATE_USE_FSDP": "true", "FSDP_OFFLOAD_PARAMS": "true"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=r"fsdp_offload_params.*gtr plan"):
+        this_process()
+
+
+def test_a_lone_process_has_nothing_to_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert not this_process().split
+
+
+def test_a_model_beside_an_engine_is_not_split() -> None:
+    policy = tiny_policy()
+    policy.engine = object()  # type: ignore[assignment]
+    with pytest.raises(ConfigError, match="cannot be split over processes"):
+        policy.split()
+
+
+def test_an_update_in_pieces_that_was_interrupted_is_not_saved(tmp_path: Path) -> None:
+    class Pieces:
+        is_whole = False
+
+    algorithm = PPO(tiny_policy(), text_env, rollout=RolloutSettings(hands=1))
+    assert algorithm.can_be_saved
+    algorithm.policy._split = Pieces()  # type: ignore[assignment]
+    assert not algorithm.can_be_saved
+    with pytest.raises(CheckpointError, match="in pieces"):
+        algorithm.save(tmp_path / "checkpoint")
+    assert not list(tmp_path.iterdir())

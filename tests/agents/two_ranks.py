@@ -1,4 +1,4 @@
-"""One update by the processes that `accelerate launch` starts, each with its part of the same rollout.
+"""What the processes that `accelerate launch` starts do together, each with its part of the same rollout.
 
 accelerate launch --multi_gpu --num_processes 2 tests/agents/two_ranks.py FOLDER
 """
@@ -7,35 +7,158 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from safetensors.torch import save_file
-from small_models import random_rollout, text_env, tiny_policy, weights_of
+from small_models import fit_critic_badly, random_rollout, text_env, tiny_policy, weights_of
 
 from gtr_agents.algorithms.base import RolloutSettings
 from gtr_agents.algorithms.ppo import PPO, PPOSettings
+from gtr_agents.guidance.imitation import Imitation
+from gtr_agents.guidance.thought_sft import ThoughtSFT
+from gtr_agents.policies import lora
+from gtr_agents.policies.split import is_piece
+from gtr_agents.policies.vlm import VLMPolicy
 from gtr_agents.ranks import Ranks, this_process
+from gtr_agents.teachers.merged import TeacherManager
 from gtr_agents.types import Rollout
 
-SETTINGS = PPOSettings(epochs=2, minibatch_size=6, micro_batch_size=4, learning_rate=1e-3, max_grad_norm=0.5)
+SETTINGS: dict[str, Any] = {
+    "epochs": 2,
+    "minibatch_size": 6,
+    "micro_batch_size": 4,
+    "learning_rate": 1e-3,
+    "max_grad_norm": 0.5,
+    "max_skipped": 0.2,
+}
+Found = tuple[dict[str, torch.Tensor], dict[str, float]]
+"""Weights and metrics after an update."""
 
 
-def updated(ranks: Ranks) -> tuple[dict[str, Any], dict[str, float]]:
-    """Weights and metrics after an update on 16 steps: the first process has ten of them, the second six."""
-    policy = tiny_policy()
+def adapted_policy(**options: Any) -> VLMPolicy:
+    """A policy that trains a LoRA adapter in float32 on a base in bfloat16."""
+    plain = tiny_policy()
+    model = lora.attach(plain.model.to(torch.bfloat16), {"r": 4, "target_modules": ["q_proj", "v_proj"]})
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
+    return VLMPolicy(
+        model, plain.processor, template="compact", temperature=0.7, max_new_tokens=12, value_widths=(32, 16), **options
+    )
+
+
+def imitating(policy: VLMPolicy) -> ThoughtSFT:
+    """Guidance with answers to imitate."""
+    guidance = ThoughtSFT(weight=0.5, retries=1)
+    steps = random_rollout(policy, n=8, seed=1).steps
+    guidance.data.extend(Imitation(s.prompt, s.response.token_ids, s.response.thought_mask) for s in steps)
+    guidance.commit()
+    return guidance
+
+
+def updated(
+    ranks: Ranks,
+    policy: VLMPolicy | None = None,
+    *,
+    spoilt: int | None = None,
+    imitates: bool = False,
+    **settings: Any,
+) -> Found:
+    """Update on 16 steps, of which the first process has ten and the second six."""
+    policy = policy or tiny_policy()
+    fit_critic_badly(policy)
     whole = random_rollout(policy, n=16)
+    if spoilt is not None:
+        whole.steps[spoilt].response.log_probs[:] = np.nan
+    guidance = None
+    if imitates:
+        guidance = imitating(policy)
     cuts = [0, 5, 8] if ranks.size == 2 else [0, 8]
     part = whole.trajectories[cuts[ranks.index] : cuts[ranks.index + 1]]
-    rollout = RolloutSettings(hands=8, attempts=1, n_envs=4)
-    algorithm = PPO(policy, text_env, settings=SETTINGS, rollout=rollout, ranks=ranks)
+    algorithm = PPO(
+        policy,
+        text_env,
+        settings=PPOSettings(**(SETTINGS | settings)),
+        rollout=RolloutSettings(hands=8, attempts=1, n_envs=4),
+        guidance=guidance,
+        teacher=TeacherManager() if imitates else None,
+        ranks=ranks,
+    )
     metrics = algorithm.update(Rollout(part, 1.0), 0.0)
     return weights_of(policy), metrics
 
 
+UPDATES: dict[str, Callable[[Ranks], Found]] = {
+    "plain": updated,
+    "imitation": lambda ranks: updated(ranks, imitates=True),
+    "a sample without a finite loss": lambda ranks: updated(ranks, spoilt=13),
+    "by tokens": lambda ranks: updated(ranks, micro_batch_tokens=160),
+    "adapter": lambda ranks: updated(ranks, adapted_policy(gradient_checkpointing=True)),
+}
+"""Updates that must not depend on how many processes make them, and whether in pieces."""
+
+
+def learner(ranks: Ranks, policy: VLMPolicy) -> PPO:
+    """One that plays on from update to update and imitates its teacher."""
+    return PPO(
+        policy,
+        text_env,
+        settings=PPOSettings(**(SETTINGS | {"epochs": 1})),
+        rollout=RolloutSettings(n_steps=10, n_envs=2),
+        guidance=imitating(policy),
+        teacher=TeacherManager(),
+        ranks=ranks,
+    )
+
+
+def gone_on(ranks: Ranks, folder: Path) -> tuple[Found, Found]:
+    """Three updates in one go, and with a checkpoint after the second that new learners go on from."""
+    if ranks.leads:
+        tiny_policy().save(folder / "start")
+    ranks.gather(None)
+    first = learner(ranks, VLMPolicy.from_pretrained(folder / "start"))
+    first.learn(updates=2)
+    if ranks.leads:
+        first.save(folder / "checkpoint")
+    ranks.gather(None)
+    first.learn(updates=3)
+    second = learner(ranks, VLMPolicy.from_pretrained(folder / "checkpoint"))
+    second.restore(folder / "checkpoint")
+    second.learn(updates=3)
+    states = [
+        {"size": len(one.guidance.data), "steps": one.num_timesteps, "held": held(one.policy)} for one in (first, second)
+    ]
+    return (weights_of(first.policy), states[0]), (weights_of(second.policy), states[1])
+
+
+def held(policy: VLMPolicy) -> float:
+    """Share of the weights of the model that a process has while it trains, in tenths."""
+    with policy.in_pieces():
+        weights = list(policy.model.parameters())
+        own = sum(w.to_local().numel() if is_piece(w) else w.numel() for w in weights)
+    return round(own / sum(w.numel() for w in weights), 1)
+
+
+def main(folder: Path) -> None:
+    """Make every update with copies and in pieces, and write what came out."""
+    index, size = (ranks := this_process()).index, ranks.size
+    results: dict[str, Found] = {}
+    for split in (False, True):
+        kind = "pieces" if split else "copies"
+        for name, update in UPDATES.items():
+            results[f"{kind}: {name}"] = update(Ranks(index, size, split=split))
+        place = folder / kind
+        place.mkdir(exist_ok=True)
+        once, twice = gone_on(Ranks(index, size, split=split), place)
+        results |= {f"{kind}: in one go": once, f"{kind}: resumed": twice}
+    for name, (weights, _) in results.items():
+        save_file({key: value.contiguous().clone() for key, value in weights.items()}, folder / f"{name}.{index}")
+    (folder / f"{index}.json").write_text(json.dumps({name: metrics for name, (_, metrics) in results.items()}))
+
+
 if __name__ == "__main__":
-    ranks = this_process()
-    weights, metrics = updated(ranks)
-    folder = Path(sys.argv[1])
-    save_file(weights, folder / f"{ranks.index}.safetensors")
-    (folder / f"{ranks.index}.json").write_text(json.dumps(metrics))
+    main(Path(sys.argv[1]))
