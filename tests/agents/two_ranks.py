@@ -129,10 +129,12 @@ def gone_on(ranks: Ranks, folder: Path) -> tuple[Found, Found]:
     second = learner(ranks, VLMPolicy.from_pretrained(folder / "checkpoint"))
     second.restore(folder / "checkpoint")
     second.learn(updates=3)
-    states = [
-        {"size": len(one.guidance.data), "steps": one.num_timesteps, "held": held(one.policy)} for one in (first, second)
-    ]
-    return (weights_of(first.policy), states[0]), (weights_of(second.policy), states[1])
+    return (weights_of(first.policy), state_of(first)), (weights_of(second.policy), state_of(second))
+
+
+def state_of(learner: PPO) -> dict[str, float]:
+    """Samples to imitate, steps, and the share of the model that a process holds while it trains."""
+    return {"size": len(learner.guidance.data), "steps": learner.num_timesteps, "held": held(learner.policy)}
 
 
 def held(policy: VLMPolicy) -> float:
