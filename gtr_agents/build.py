@@ -46,6 +46,7 @@ def build_policy(config: RunConfig, seed: int, model: str | Path | None = None) 
         "value_widths": p.value_widths,
         "value_stop_gradient": p.value_stop_gradient,
         "cache_inputs": p.cache_inputs,
+        "reuse_image_features": p.reuse_image_features,
         "gradient_checkpointing": p.gradient_checkpointing,
         "seed": child_seed(seed, "value head"),
     }

@@ -64,6 +64,8 @@ class PolicyConfig:
     """True keeps the critic's gradient out of the model."""
     cache_inputs: bool = True
     """True keeps processed images of a rollout in memory."""
+    reuse_image_features: bool = False
+    """True runs the vision part once per observation, not in every pass; needs LoRA on the language part alone."""
     engine: Literal["transformers", "vllm"] = "transformers"
     """What writes the answers; vllm (untested, one large GPU, LoRA only) is faster, and the model scores them again."""
     engine_memory: Share = 0.4

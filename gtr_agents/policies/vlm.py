@@ -20,6 +20,7 @@ from gtr_agents.merging.compress import is_factored
 from gtr_agents.parsing import parse_answer
 from gtr_agents.policies import lora
 from gtr_agents.policies.checkpointing import checkpointable_layers, checkpointing
+from gtr_agents.policies.features import check_features, model_arguments, replace_pixels
 from gtr_agents.policies.inputs import append_answers, collate, encode
 from gtr_agents.policies.loading import (
     check_processor,
@@ -91,6 +92,8 @@ class VLMPolicy:
         value_stop_gradient: True keeps the critic's gradient out of the model.
         cache_inputs: True keeps the processed inputs of prompts that are still alive, so that an update does not
             process the images again. Costs memory: pixel tensors of a whole rollout.
+        reuse_image_features: True runs the vision part once per prompt that is alive and keeps what it finds instead
+            of pixels: for models of which only the language part is trained.
         gradient_checkpointing: True keeps only the inputs of the model's layers while training and computes the rest
             again in the backward pass: less memory, about a third more time, the same gradient.
         seed: seed of the value head's initial weights.
@@ -99,7 +102,7 @@ class VLMPolicy:
     Raises:
         ModelError: if the processor has no tokenizer, no image processor or no chat template, or the model no layers
             that can be checkpointed although it is asked for.
-        ConfigError: if temperature or length are not positive.
+        ConfigError: if temperature or length are not positive, or features shall be used again that training changes.
     """
 
     def __init__(
@@ -113,6 +116,7 @@ class VLMPolicy:
         value_widths: tuple[int, int] = (1024, 512),
         value_stop_gradient: bool = False,
         cache_inputs: bool = True,
+        reuse_image_features: bool = False,
         gradient_checkpointing: bool = False,
         seed: int = 0,
         engine: Engine | None = None,
@@ -132,7 +136,10 @@ class VLMPolicy:
         self.template = get_template(template)
         self.temperature = temperature
         self.max_new_tokens = max_new_tokens
-        self.cache_inputs = cache_inputs
+        self.cache_inputs = cache_inputs or reuse_image_features
+        self.reuse_image_features = reuse_image_features
+        if reuse_image_features:
+            check_features(self._network)
         hidden_size = model.get_output_embeddings().weight.shape[1]
         self.value_head = ValueHead(hidden_size, value_widths, stop_gradient=value_stop_gradient, seed=seed)
         self.value_head.to(self.device)
@@ -222,11 +229,19 @@ class VLMPolicy:
     def _encode(self, prompts: Sequence[Prompt]) -> list[dict[str, torch.Tensor]]:
         """Process prompts into per-prompt model inputs (first axis 1, unpadded)."""
         missing = [prompt for prompt in prompts if prompt not in self._inputs]
-        fresh = dict(zip(missing, encode(self.processor, missing), strict=True)) if missing else {}
+        rows = encode(self.processor, missing) if missing else []
+        if rows and self.reuse_image_features:
+            rows = replace_pixels(self._network, rows, self.device)
+        fresh = dict(zip(missing, rows, strict=True))
         if self.cache_inputs:
             self._inputs.update(fresh)
             return [self._inputs[prompt] for prompt in prompts]
         return [fresh[prompt] for prompt in prompts]
+
+    def _logits(self, inputs: dict[str, torch.Tensor], keep: int) -> torch.Tensor:
+        """Logits of the last ``keep`` positions (0 for all) of a batch, [B, keep, V]."""
+        logits: torch.Tensor = self._network(**model_arguments(inputs), use_cache=False, logits_to_keep=keep).logits
+        return logits
 
     def prompt_lengths(self, prompts: Sequence[Prompt]) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Number of tokens of each prompt, those of its picture included, int64 [B]."""
@@ -353,7 +368,7 @@ class VLMPolicy:
         recorder = SamplingRecorder(self.banned, temperature, generator)
         with _capture_hidden(self.model) as hidden:
             sequences = self._network.generate(
-                **inputs,
+                **model_arguments(inputs),
                 synced_gpus=False,  # weights are whole, also of a model that is split while it trains
                 max_new_tokens=max_new_tokens,
                 logits_processor=[recorder],
@@ -389,7 +404,9 @@ class VLMPolicy:
         token_ids = self.engine.generate(prompts, temperature=temperature, max_new_tokens=max_new_tokens, seeds=seeds)
         inputs, targets, _ = self._with_answers(prompts, [np.array(ids, np.int64) for ids in token_ids])
         with _capture_hidden(self.model) as hidden:
-            logits = self._network(**inputs, use_cache=False, logits_to_keep=targets.shape[1] + 1).logits[:, :-1]
+            logits = self._network(
+                **model_arguments(inputs), use_cache=False, logits_to_keep=targets.shape[1] + 1
+            ).logits[:, :-1]
         log_probs = policy_log_probs(logits, self.banned, temperature)
         at_one = log_probs if temperature == 1.0 else policy_log_probs(logits, self.banned, 1.0)
         chosen = targets.unsqueeze(-1)
@@ -412,7 +429,7 @@ class VLMPolicy:
         """Predict the values of the states the prompts show; one float each."""
         inputs = collate(self._encode(prompts), self.pad_id, self.device)
         with _capture_hidden(self.model) as hidden:
-            self._network(**inputs, use_cache=False, logits_to_keep=1)
+            self._logits(inputs, 1)
         values: list[float] = self.value_head(hidden[0][:, -1]).cpu().tolist()
         return values
 
@@ -440,7 +457,9 @@ class VLMPolicy:
         inputs, targets, mask = self._with_answers(prompts, token_ids)
         length = targets.shape[1]
         with _capture_hidden(self.model) as hidden, checkpointing(self._checkpointed):
-            logits = self._network(**inputs, use_cache=False, logits_to_keep=0 if with_prompts else length + 1).logits
+            logits = self._network(
+                **model_arguments(inputs), use_cache=False, logits_to_keep=0 if with_prompts else length + 1
+            ).logits
         prompt_loss = logits.new_zeros(())
         if with_prompts:
             prompt_loss = self._prompt_loss(logits[:, : -length - 1], inputs["input_ids"][:, 1:-length])
@@ -520,7 +539,7 @@ class VLMPolicy:
             fp32 [B, T, V], minus infinity for tokens that are never sampled; anything at padding.
         """
         inputs, targets, _ = self._with_answers(prompts, token_ids)
-        logits = self._network(**inputs, use_cache=False, logits_to_keep=targets.shape[1] + 1).logits
+        logits = self._logits(inputs, targets.shape[1] + 1)
         return policy_log_probs(logits[:, :-1], self.banned, 1.0)
 
     # --- pieces ---------------------------------------------------------------------------------------------------
@@ -532,14 +551,15 @@ class VLMPolicy:
             free_layers: True frees a layer between its forward and its backward pass.
 
         Raises:
-            ConfigError: for weights in 4 bits or an engine beside the model.
+            ConfigError: for weights in 4 bits, an engine beside the model, or features that are used again.
         """
         from gtr_agents.policies.split import SplitModel
 
-        if getattr(self.model, "is_loaded_in_4bit", False) or self.engine is not None:
+        if getattr(self.model, "is_loaded_in_4bit", False) or self.engine is not None or self.reuse_image_features:
             raise ConfigError(
-                "A model in 4 bits, or with an engine that writes the answers, cannot be split over processes. Set "
-                "policy.quantization to none and policy.engine to transformers, or launch without FSDP."
+                "A model in 4 bits, with an engine that writes the answers, or with features of pictures that are used "
+                "again cannot be split over processes. Set policy.quantization to none, policy.engine to transformers "
+                "and policy.reuse_image_features to false, or launch without FSDP."
             )
         self._split = SplitModel(self._network, free_layers=free_layers)
 
