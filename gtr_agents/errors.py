@@ -68,6 +68,10 @@ class EvaluationFolderError(GtrError):
     """A folder holds an evaluation of something else, or cannot be read."""
 
 
+class BusyFolderError(GtrError):
+    """Another process writes to a folder."""
+
+
 class EndpointError(GtrError):
     """A model behind a chat endpoint cannot be asked any more: too many failures in a row, or a spent budget."""
 

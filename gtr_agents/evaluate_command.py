@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from gtr_agents.endpoint_settings import EndpointSettings
 from gtr_agents.episode_log import EpisodeLog
 from gtr_agents.episode_sets import Dealt, EpisodeSet, find_sets
 from gtr_agents.errors import ConfigError, EndpointError
+from gtr_agents.files import sole_writer
 from gtr_agents.metrics import bootstrap_interval, wilson_interval
 from gtr_agents.players import Player, Role, open_player
 from gtr_agents.rollout import RolloutCollector
@@ -100,8 +102,14 @@ def run_evaluation(evaluation: Evaluation, console: Console) -> list[dict[str, A
         One result per model, set and way of answering, as JSON holds it.
 
     Raises:
-        GtrError: if something cannot be loaded, asked or played; what was played stays in the folder.
+        GtrError: if something cannot be loaded, asked or played; what was played stays in the folder. If another
+            evaluation writes to the same folder.
     """
+    with nullcontext() if evaluation.folder is None else sole_writer(evaluation.folder):
+        return _evaluate(evaluation, console)
+
+
+def _evaluate(evaluation: Evaluation, console: Console) -> list[dict[str, Any]]:
     sets = find_sets(evaluation.on)
     results: list[dict[str, Any]] = []
     for spec in evaluation.models:

@@ -1,4 +1,4 @@
-"""Durable files: hashes, flushing, and folders that appear whole or not at all."""
+"""Durable files: hashes, flushing, folders that appear whole or not at all, and who may write to one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,43 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from gtr_agents.errors import CheckpointError
+from gtr_agents.errors import BusyFolderError, CheckpointError
 
 HASHES = "hashes.json"
+LOCK = ".lock"
+"""File that a process locks while it writes to its folder."""
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing to a folder inside the context; the system lets go if this one dies.
+
+    Args:
+        folder: where to; created if it is not there.
+
+    Raises:
+        BusyFolderError: if another process writes there.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BusyFolderError(
+            f"Another process writes to {folder}. Wait until it has ended, or stop it; or choose another folder."
+        ) from None
+    except NotImplementedError:  # a file system without locks: better unguarded than not at all
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def sha256(path: Path) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gtr_agents.config import load_config, resolve
 from gtr_agents.display import TrainingDisplay
 from gtr_agents.errors import ConfigError
+from gtr_agents.files import LOCK, sole_writer
 from gtr_agents.ranks import this_process
 from gtr_agents.recorder import RunFolder
 from gtr_agents.report import build_report
@@ -71,6 +72,7 @@ def train(
 
     Raises:
         ConfigError: if the configuration is not valid, or the folder is taken.
+        BusyFolderError: if another process trains there.
         DependencyError: if a package is too old.
     """
     check_versions()
@@ -84,7 +86,11 @@ def train(
     _make_room(folder, overwrite=overwrite)
     model = None if start is None else model_folder(Path(start))
     title = f"{config.env.id} · {short(preset)} · seed {seed}"
-    with RunFolder(folder) as run, TrainingDisplay(config.updates, title, enabled=not quiet) as display:
+    with (
+        sole_writer(folder),
+        RunFolder(folder) as run,
+        TrainingDisplay(config.updates, title, enabled=not quiet) as display,
+    ):
         try:
             summary = run_training(
                 config,
@@ -116,6 +122,7 @@ def resume(folder: str | Path, *, quiet: bool = False, callbacks: Sequence[Callb
 
     Raises:
         RunFolderError: if there is no such run.
+        BusyFolderError: if another process trains there.
         CheckpointError: if all of its checkpoints are damaged.
     """
     folder = Path(folder)
@@ -126,7 +133,8 @@ def resume(folder: str | Path, *, quiet: bool = False, callbacks: Sequence[Callb
         if not ranks.leads:
             follow(config, seed=record["seed"], ranks=ranks)
             return None
-        with TrainingDisplay(config.updates, f"{config.env.id} · resumed", enabled=not quiet) as display:
+        title = f"{config.env.id} · resumed"
+        with sole_writer(folder), TrainingDisplay(config.updates, title, enabled=not quiet) as display:
             try:
                 summary = run_training(
                     config,
@@ -152,13 +160,14 @@ def short(preset: str) -> str:
 
 def _make_room(folder: Path, *, overwrite: bool) -> None:
     """Make room for a run; an existing run is only replaced on request, anything else never."""
-    if not folder.exists() or all(path.suffix == ".tmp" for path in folder.iterdir()):
+    if not folder.exists() or all(path.suffix == ".tmp" or path.name == LOCK for path in folder.iterdir()):
         return  # a run that was killed while it wrote its first file has not begun
     if not (folder / "config.json").is_file():
         raise ConfigError(f"{folder} is not empty and holds no run; choose another --out.")
     if not overwrite:
         raise ConfigError(f"{folder} already holds a run. Use --overwrite, another --out, or --resume {folder}.")
-    shutil.rmtree(folder)
+    with sole_writer(folder):
+        shutil.rmtree(folder)
 
 
 def _outside_training(folder: Path) -> str:
