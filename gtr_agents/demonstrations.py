@@ -13,6 +13,9 @@ from gtr_agents.errors import ConfigError
 from gtr_agents.prompts import PromptTemplate
 from gtr_agents.types import Prompt
 
+BUFFER = 2048
+"""Demonstrations that are shuffled together, if so many are needed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
@@ -32,7 +35,7 @@ def demonstrations(
     mistake_rate: float = 0.0,
     later_states: int = 3,
     slip_rate: float = 0.0,
-    buffer: int = 2048,
+    buffer: int = BUFFER,
 ) -> Iterator[Demonstration]:
     """Yield demonstrations from an endless stream of expert episodes, shuffled through a buffer.
 

@@ -21,7 +21,7 @@ from gtr_agents.algorithms.base import Callback, Learner, StopTraining
 from gtr_agents.build import build_algorithm, build_evaluator, build_policy, check_parts, training_env
 from gtr_agents.config import RunConfig, as_dict
 from gtr_agents.curves import TEACHER_LEAD
-from gtr_agents.demonstrations import demonstrations
+from gtr_agents.demonstrations import BUFFER, demonstrations
 from gtr_agents.errors import ConfigError, NotFiniteError, TeacherError, TrainingError
 from gtr_agents.evaluation import EvaluationResult, Evaluator
 from gtr_agents.ranks import Ranks
@@ -96,6 +96,7 @@ def supervised_start(config: RunConfig, seed: int, display: TrainingDisplay, log
         mistake_rate=settings.mistake_rate,
         later_states=settings.later_states,
         slip_rate=settings.slip_rate,
+        buffer=min(BUFFER, max(1, settings.steps * settings.batch_size)),  # a short start makes no more than it shows
     )
     display.phase("SFT", settings.steps)
 

@@ -2,12 +2,14 @@
 
     python tests/agents/crashes.py FOLDER VARIANT N SEED    # a report as JSON on stdout
 
-One process imports everything; every run is a fork of it, so that dozens of crashes are affordable.
+One process imports everything and has loaded such a model once; every run is a fork of it, so that dozens of crashes
+are affordable.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -25,19 +27,22 @@ import torch
 
 from gtr_agents import cli
 from gtr_agents.algorithms.ppo import PPO
+from gtr_agents.build import build_policy
+from gtr_agents.config import load_config
 from gtr_agents.merging.stores import FolderStore
 from gtr_agents.policies.vlm import VLMPolicy
 from gtr_agents.recorder import RunFolder
+from gtr_agents.requirements import check_versions
 from gtr_agents.teachers.merged import TeacherManager
 from gtr_envs.wrappers import TextAction
 
 OPTIONS = [
     "policy.tiny={hidden_size: 32, layers: 1, heads: 2, ff_size: 32, vision_layers: 1}",
-    "policy.max_new_tokens=10",
+    "policy.max_new_tokens=6",
     "policy.value_widths=[4, 4]",
     "threads=1",
     "env.evaluation={max_tokens: 4}",
-    "env.kwargs={max_tokens: 4, image_size: 96}",
+    "env.kwargs={max_tokens: 4, image_size: 64}",
     "sft.steps=3",
     "sft.batch_size=4",
     "sft.warmup_steps=1",
@@ -48,7 +53,7 @@ OPTIONS = [
     "ppo.minibatch_size=4",
     "evaluation.episodes=2",
     "evaluation.interim_episodes=2",
-    "evaluation.every=1",
+    "evaluation.every=2",
     "evaluation.recorded=1",
     "checkpoint_every=1",
 ]
@@ -85,6 +90,15 @@ POINTS: dict[str, tuple[Any, str]] = {
     "episode recorded": (RunFolder, "record_episode"),
 }
 """Calls at which a run can die: what has just been done, and the function that does it."""
+
+
+def warm_up(folder: Path) -> None:
+    """Have everything imported that a run imports on its way, so that no fork does it again; nothing is computed."""
+    for module in ("gtr_agents.replay", "gtr_agents.report", "matplotlib.pyplot", "stable_baselines3.common.logger"):
+        importlib.import_module(module)
+    policy = build_policy(load_config("tiny-ezpoints", OPTIONS), 0)
+    VLMPolicy.from_pretrained(policy.save(folder / "model"))
+    check_versions()
 
 
 def forked(work: Callable[[], None]) -> int:
@@ -208,6 +222,8 @@ def fingerprint(folder: Path) -> dict[str, str]:
 def crashes(folder: Path, variant: str, n: int, seed: int) -> list[dict[str, Any]]:
     """Kill n runs at random points, every third one again while it resumes; compare what they come to at last."""
     rng = np.random.default_rng(seed)
+    torch.set_num_threads(1)  # a fork has no other threads
+    warm_up(folder)
     calls = count_calls(folder / variant, variant)
     expected = fingerprint(folder / variant)
     report = []
