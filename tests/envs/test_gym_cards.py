@@ -478,6 +478,7 @@ def attempt(rng: np.random.Generator, numbers: list[int], vocabulary: tuple[str,
     return [*tokens, "="]
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(
     ("make", "n_cards", "max_tokens", "target"), [(BlindPoints24, 4, 21, 24), (BlindEZPoints, 2, 6, 12)]
 )
@@ -530,6 +531,7 @@ def assert_fits(counts: Counter[Any], probabilities: dict[Any, Fraction]) -> Non
     assert chisquare([counts[k] for k in probabilities], [float(n * p) for p in probabilities.values()]).pvalue > 0.01
 
 
+@pytest.mark.no_cover
 def test_points24_deals_uniform_and_independent_cards() -> None:
     infos = deals(BlindPoints24())
     cards = {suit + rank: Fraction(1, 52) for suit in "CDHS" for rank in "A23456789TJQK"}
@@ -552,6 +554,7 @@ EZ_PAIRS = {
 }
 
 
+@pytest.mark.no_cover
 def test_ezpoints_deals_its_pairs_with_the_published_probabilities() -> None:
     infos = deals(BlindEZPoints())
     assert_fits(Counter(tuple(sorted(info["Numbers"])) for info in infos), EZ_PAIRS)
@@ -562,6 +565,7 @@ def test_ezpoints_deals_its_pairs_with_the_published_probabilities() -> None:
     assert_fits(faces, {0: Fraction(3, 4), 1: Fraction(1, 4)})
 
 
+@pytest.mark.no_cover
 def test_the_number_line_deals_its_pairs_with_the_published_skew() -> None:
     twice = {(0, 1), (1, 2), (2, 3), (3, 4), (4, 0), (5, 1)}
     pairs = {(c, t): Fraction(2 if (c, t) in twice else 1, 36) for c in range(6) for t in range(6) if c != t}
@@ -569,6 +573,7 @@ def test_the_number_line_deals_its_pairs_with_the_published_skew() -> None:
     assert_fits(Counter((info["Current"], info["Target"]) for info in infos), pairs)
 
 
+@pytest.mark.no_cover
 def test_blackjack_deals_from_an_infinite_deck_without_a_pip_ten() -> None:
     infos = deals(GymCardsBlackjackEnv(is_pixel=False))
     hands = [info["Dealer Card"] + info["Player Card"] for info in infos]

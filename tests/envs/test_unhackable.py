@@ -13,6 +13,8 @@ from gtr_envs.cards.formula import FormulaError, evaluate
 from gtr_envs.cards.points24 import Points24Env
 from gtr_envs.cards.solver import is_solvable, solve
 
+# Measuring the coverage of these long searches would take more time than they do, and other tests cover the same lines.
+pytestmark = pytest.mark.no_cover
 HANDS = list(combinations_with_replacement(range(1, 11), 4))
 SOLVABLE = [hand for hand in HANDS if is_solvable(hand)]
 IMPOSSIBLE = [hand for hand in HANDS if not is_solvable(hand)]
