@@ -207,25 +207,28 @@ def case(folder: Path, mode: str, change: str) -> dict[str, Any]:
     torch.set_num_threads(1)
     config = configuration(folder, mode, change)
     plan = make_plan(config)
-    memory, tensors, process, seconds = TensorMemory(), {}, {}, {}
-    before, started, rollout = 0.0, 0.0, None
+    memory, before, started = TensorMemory(), 0.0, 0.0
+    tensors: dict[str, float] = {}
+    process: dict[str, float] = {}
+    seconds: dict[str, float] = {}
+    steps: list[Any] = []
     for phase, rollout in measured(config, memory):
         if phase == "loaded":
             before = settle()
         else:
             tensors[phase], process[phase] = memory.peak, resident("VmHWM") - before
             seconds[phase] = time.perf_counter() - started
+            steps = rollout.steps
             settle()
         memory.restart()
         started = time.perf_counter()
-    assert rollout is not None
     return {
         "mode": mode,
         "change": change,
         "parameters": plan.shape.parameters,
         "prompt_tokens": plan.load.prompt,
-        "longest_prompt": max(len(step.response.prompt_ids) for step in rollout.steps),
-        "answer_tokens": [len(step.response.token_ids) for step in rollout.steps],
+        "longest_prompt": max(len(step.response.prompt_ids) for step in steps),
+        "answer_tokens": [len(step.response.token_ids) for step in steps],
         "estimated": estimated(plan),
         "tensors": tensors,
         "process": process,

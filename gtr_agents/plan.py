@@ -130,6 +130,8 @@ def _model(config: RunConfig) -> tuple[ModelShape, Any]:
 
         processor = load_processor(p.model)
         set_image_options(processor, p.image_processor)
+        if processor.tokenizer.pad_token_id is None:  # as the policy does
+            processor.tokenizer.pad_token = processor.tokenizer.eos_token
     return shape_of(found, source, targets), processor
 
 

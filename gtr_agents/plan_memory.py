@@ -233,8 +233,9 @@ def _training_pass(
         kept = around + sum(blocks.layers * layer for (blocks, _, _), layer in zip(stacks, layers, strict=True))
     kept += n * (load.tokens**2 + load.picture.bytes)  # the mask in bits, and the pixels
     scored = load.tokens if prompts else load.answer + 1
-    copies = 6 if entropy_gradient else 4
-    return _Pass(kept, n * scored * shape.vocabulary * (numbers.size + copies * FLOAT), back)
+    # An entropy with a gradient keeps log-probabilities, probabilities and the finite ones, which get gradients later.
+    entry = 5 * FLOAT if entropy_gradient else numbers.size + 4 * FLOAT
+    return _Pass(kept, n * scored * shape.vocabulary * entry, back)
 
 
 def _training_parts(config: RunConfig, shape: ModelShape, load: Load, n: int) -> list[Part]:
