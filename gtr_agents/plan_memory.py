@@ -26,6 +26,8 @@ FOUR_BITS = 0.5 + 0.127 / 8
 """Bytes of a weight in 4 bits with its share of scales, themselves quantized (arXiv 2305.14314)."""
 FLOAT = 4
 """Bytes of a number in float32."""
+IDS = 8 * 8
+"""Bytes of a token's id, type, position on three axes and marks, and copies of them: eight integers of 64 bits."""
 MOMENTS = {
     "a supervised pass": ("start",),
     "reading prompts": ("teacher", "read"),
@@ -265,8 +267,9 @@ def _reading(shape: ModelShape, load: Load, numbers: Numbers, n: int, tokens: in
         * (working_per_token(eye, numbers) + eye.hidden * numbers.size * (eye.layers if eye.listed else 0))
     )
     seen += n * load.picture.numbers * (numbers.size if numbers.size < FLOAT else 0)  # pixels in the model's type
-    read = n * tokens * (working_per_token(shape.text, numbers, tokens) + 2 * numbers.size * shape.text.head)
-    return max(seen, read + n * tokens**2) + n * load.picture.bytes
+    own = working_per_token(shape.text, numbers, tokens) + 2 * numbers.size * shape.text.head + IDS
+    read = n * (tokens * own + tokens**2 + load.picture.patches * numbers.size * eye.hidden)  # and what the eye saw
+    return max(seen, read) + n * load.picture.bytes
 
 
 def _playing_parts(config: RunConfig, shape: ModelShape, load: Load) -> list[Part]:
