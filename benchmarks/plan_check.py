@@ -62,6 +62,11 @@ SIZES: dict[str, tuple[Callable[..., Path], dict[str, Any], dict[str, Any]]] = {
         {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 24, "vocab_size": 8000},
         {"depth": 12, "hidden_size": 128, "intermediate_size": 384, "out_hidden_size": 256},
     ),
+    "150k words": (
+        save_qwen2_5_vl,
+        {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 4, "vocab_size": 150_000},
+        {"depth": 2, "hidden_size": 64, "intermediate_size": 128, "out_hidden_size": 64},
+    ),
     "Idefics3": (
         save_idefics3,
         {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 8, "vocab_size": 16000},
@@ -109,6 +114,8 @@ HELD_OUT = [
     ("deep", "all weights", ""),
     ("deep", "adapter", ""),
     ("deep", "adapter, checkpointing", ""),
+    ("150k words", "all weights", ""),
+    ("150k words", "adapter", ""),
     ("Idefics3", "all weights", ""),
     ("Idefics3", "adapter", ""),
     ("Idefics3", "adapter, checkpointing", ""),

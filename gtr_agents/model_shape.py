@@ -257,7 +257,8 @@ def _llava_next(config: Any, height: int, width: int, options: Mapping[str, Any]
 def _one_tile(config: Any, height: int, width: int, options: Mapping[str, Any]) -> Picture:  # noqa: ARG001
     vision = config.vision_config
     patches = (vision.image_size // vision.patch_size) ** 2
-    return Picture(patches, patches, 3 * vision.image_size**2)
+    summary = "clip" in vision.model_type  # CLIP's eye has one position more, which the language model does not see
+    return Picture(patches, patches + summary, 3 * vision.image_size**2)
 
 
 _PICTURES: dict[str, Callable[[Any, int, int, Mapping[str, Any]], Picture]] = {

@@ -206,19 +206,23 @@ class Change(NamedTuple):
     """Bytes that they save in the machine's memory."""
 
 
-def _candidates(config: RunConfig) -> list[tuple[str, ...]]:
-    """Options to try: first those that cost time alone, last those that change what is learned."""
+def _candidates(config: RunConfig) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """Options to try: those that cost time or files alone, and those that change what is learned."""
     s, p, t = update_settings(config), config.policy, config.teacher
     rank = None if p.lora is None else int(p.lora.get("r", 16))
     merged = t.name == "merged"
     tokens = [n for n in (8192, 4096, 2048, 1024) if s.micro_batch_tokens is None or n < s.micro_batch_tokens]
     few = min(8, config.rollout.n_envs)
-    table = [
+    start = 0 if config.sft is None else config.sft.micro_batch_size or config.sft.batch_size
+    easy = [
         (not p.gradient_checkpointing, ("policy.gradient_checkpointing=true",)),
         *((True, (f"{config.algorithm}.micro_batch_tokens={n}",)) for n in tokens),
+        *((n < start, (f"sft.micro_batch_size={n}",)) for n in (8, 4, 2, 1)),
         (p.cache_inputs, ("policy.cache_inputs=false",)),
         (config.evaluation.n_envs > 8, ("evaluation.n_envs=8", f"rollout.n_envs={few}")),
         (merged and t.accumulators == "memory", ("teacher.accumulators=disk",)),
+    ]
+    hard = [
         (merged and rank is not None and t.form == "dense", ("teacher.form=adapter",)),
         (p.dtype != "bfloat16", ("policy.dtype=bfloat16",)),
         (
@@ -229,7 +233,8 @@ def _candidates(config: RunConfig) -> list[tuple[str, ...]]:
         (rank is None, ("policy.lora={r: 32}",)),
         (rank is not None and rank > 32, ("policy.lora.r=32", "policy.lora.alpha=64")),
     ]
-    return [options for applies, options in table if applies]
+    applying = ([options for applies, options in table if applies] for table in (easy, hard))
+    return next(applying), next(applying)
 
 
 def changed(config: RunConfig, options: Iterable[str]) -> RunConfig:
@@ -245,7 +250,8 @@ def changes(config: RunConfig, plan: Plan) -> list[Change]:
         plan: its estimate.
     """
     found = []
-    for options in _candidates(config):
+    easy, hard = _candidates(config)
+    for options in (*easy, *hard):
         less = _estimate(changed(config, options), plan.shape, plan.load, plan.device)
         change = Change(options, plan.gpu - less.gpu, plan.ram - less.ram)
         if change.gpu > 0.01 * plan.gpu or change.ram > 0.01 * max(plan.ram, GB):
@@ -270,7 +276,9 @@ def fitting(config: RunConfig, plan: Plan, limit: float) -> tuple[tuple[str, ...
 
     chosen: list[tuple[str, ...]] = []
     present = plan
-    for options in _candidates(config):
+    easy, hard = _candidates(config)
+    # What lowers one moment alone saves nothing before another is lowered, so the easy ones have two turns.
+    for options in (*easy, *easy, *hard):
         less = with_all([*chosen, options])
         if less.gpu < present.gpu - 0.001 * plan.gpu:
             chosen.append(options)
@@ -279,7 +287,7 @@ def fitting(config: RunConfig, plan: Plan, limit: float) -> tuple[tuple[str, ...
             break
     else:
         return None
-    for options in chosen[::-1]:  # what is no longer needed, the hardest first
+    for options in sorted(chosen, key=[*easy, *hard].index, reverse=True):  # what is not needed, the hardest first
         others = [other for other in chosen if other is not options]
         if with_all(others).gpu <= limit:
             chosen = others

@@ -261,12 +261,10 @@ def _training_parts(config: RunConfig, shape: ModelShape, load: Load, n: int) ->
 def _reading(shape: ModelShape, load: Load, numbers: Numbers, n: int, tokens: int) -> float:
     """What a pass over n inputs of so many tokens takes without gradient, the cache not counted."""
     eye = shape.eye
-    seen = (
-        n
-        * load.picture.patches
-        * (working_per_token(eye, numbers) + eye.hidden * numbers.size * (eye.layers if eye.listed else 0))
-    )
-    seen += n * load.picture.numbers * (numbers.size if numbers.size < FLOAT else 0)  # pixels in the model's type
+    seeing = working_per_token(eye, numbers) + (numbers.size * eye.hidden * eye.layers if eye.listed else 0)
+    seen = n * load.picture.patches * seeing
+    if numbers.size < FLOAT:  # the pixels come in float32
+        seen += n * load.picture.numbers * numbers.size
     own = working_per_token(shape.text, numbers, tokens) + 2 * numbers.size * shape.text.head + IDS
     read = n * (tokens * own + tokens**2 + load.picture.patches * numbers.size * eye.hidden)  # and what the eye saw
     return max(seen, read) + n * load.picture.bytes
@@ -279,12 +277,12 @@ def _playing_parts(config: RunConfig, shape: ModelShape, load: Load) -> list[Par
     entry = n * 2 * shape.text.keys * numbers.size  # keys and values of one token in one layer
     reading = load.prompt * shape.text.layers * entry + _reading(shape, load, numbers, n, load.prompt)
     # A layer's keys are copied to a place with room for one token more. Of the next token there are logits, these in
-    # float32, log-probabilities at two temperatures, noise and its logarithm, and what the entropy is computed from.
+    # float32, log-probabilities at two temperatures, noise and what it makes of them, and three of the entropy's.
     writing = load.tokens * (shape.text.layers + 0.5) * entry
-    writing += n * (shape.vocabulary * (numbers.size + 9 * FLOAT) + load.picture.bytes)
+    writing += n * (shape.vocabulary * (numbers.size + 8 * FLOAT) + load.picture.bytes)
     return [
-        Part(f"reading {n} prompts: cache, and one layer", gpu=reading, phase="read"),
-        Part(f"writing {n} answers: cache, and the next token's scores", gpu=writing, phase="write"),
+        Part(f"reading {n} prompts: cache, one layer", gpu=reading, phase="read"),
+        Part(f"writing {n} answers: cache, scores", gpu=writing, phase="write"),
     ]
 
 
@@ -296,7 +294,7 @@ def _scoring_parts(config: RunConfig, shape: ModelShape, load: Load) -> list[Par
     rows = min(64, max(1, SCORED_ENTRIES // ((load.answer + 1) * shape.vocabulary)))
     logits = rows * (load.answer + 1) * shape.vocabulary * (numbers.size + 4 * FLOAT)
     taken = max(logits, _reading(shape, load, numbers, rows, load.tokens))
-    return [Part(f"scores of {rows} answers at once, without gradient", gpu=taken, phase="score")]
+    return [Part(f"scores of {rows} answers at once", gpu=taken, phase="score")]
 
 
 def _teacher_parts(config: RunConfig, shape: ModelShape) -> list[Part]:
