@@ -243,17 +243,24 @@ def changed(config: RunConfig, options: Iterable[str]) -> RunConfig:
 
 
 def changes(config: RunConfig, plan: Plan) -> list[Change]:
-    """What single options would save, the largest first; options that save less than one percent are left out.
+    """What single options would save, the largest first.
+
+    Left out are options that save less than one percent, and those that save no more than a gentler value of the same.
 
     Args:
         config: the run's configuration.
         plan: its estimate.
     """
     found = []
+    gentler: dict[str, float] = {}
     easy, hard = _candidates(config)
     for options in (*easy, *hard):
         less = _estimate(changed(config, options), plan.shape, plan.load, plan.device)
         change = Change(options, plan.gpu - less.gpu, plan.ram - less.ram)
+        name, saved = options[0].partition("=")[0], change.gpu + change.ram
+        if saved <= 1.01 * gentler.get(name, 0.0):
+            continue
+        gentler[name] = saved
         if change.gpu > 0.01 * plan.gpu or change.ram > 0.01 * max(plan.ram, GB):
             found.append(change)
     return sorted(found, key=lambda change: (change.gpu, change.ram), reverse=True)
