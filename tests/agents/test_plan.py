@@ -195,6 +195,8 @@ def test_the_page_shows_the_measured_estimates() -> None:
     assert script["report"](script["DATA"]) in (ROOT / "docs" / "benchmarks.md").read_text()
     rows = json.loads((script["DATA"] / "memory.json").read_text())["rows"]
     assert [(row["size"], row["mode"], row["change"]) for row in rows] == script["CASES"]
+    ratios = [row["estimated"][phase] / row["tensors"][phase] for row in rows for phase in ("play", "train")]
+    assert (round(min(ratios), 2), round(max(ratios), 2)) == (0.99, 1.18)  # as the page says
 
 
 # --- what is guessed --------------------------------------------------------------------------------------------------
