@@ -527,11 +527,13 @@ def plan(
     """
     from gtr_agents import plan as planning
     from gtr_agents.config import load_config
+    from gtr_agents.plan_memory import GB
+    from gtr_agents.plan_time import DEVICES, smallest_device
 
     config = load_config(preset, overrides)
-    device = device or planning.smallest_device(gpu_gb)
+    device = device or smallest_device(gpu_gb)
     estimate = planning.make_plan(config, device, prompt_tokens=prompt_tokens)
-    limit = planning.DEVICES[device].memory if gpu_gb is None else gpu_gb * planning.GB
+    limit = DEVICES[device].memory if gpu_gb is None else gpu_gb * GB
     if as_json:
         sys.stdout.write(json.dumps(planning.as_json(config, estimate, limit), indent=2) + "\n")
     else:

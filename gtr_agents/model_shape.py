@@ -30,7 +30,14 @@ class Picture(NamedTuple):
     patches: int
     """Positions that the vision part computes."""
     numbers: int
-    """Floats of the processed picture."""
+    """Numbers of the processed picture, in float32."""
+    marks: int = 0
+    """Bytes that say which of its pixels are padding."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the processed picture."""
+        return 4 * self.numbers + self.marks
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +54,16 @@ class Blocks:
     """Width of all query heads together."""
     keys: int
     """Width of all key heads together; the values' is the same."""
+    head: int
+    """Width of one head."""
     gated: bool
     """True if the MLP has a gate beside the way up."""
     adapted: int
     """Linear modules that a LoRA adapter changes, over all layers."""
+    fused: bool = False
+    """True if one module makes queries, keys and values, and turns their positions in float32 (Qwen's eye)."""
+    listed: bool = False
+    """True if the outputs of all layers are collected, because an inner layer's are used (LLaVA's eye)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +166,7 @@ def shape_of(config: Any, source: str = "", targets: str | None = None) -> Model
         dtype=str(config.dtype or "float32").removeprefix("torch."),
         vocabulary=output.weight.shape[0],
         text=_text_blocks(config.text_config, len(adapted) - in_eye),
-        eye=_vision_blocks(config.vision_config, in_eye),
+        eye=_vision_blocks(config, in_eye),
         adapted=tuple((m.in_features, m.out_features) for m in adapted.values()),
         config=config,
     )
@@ -164,15 +177,33 @@ def _text_blocks(config: Any, adapted: int) -> Blocks:
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     keys = (getattr(config, "num_key_value_heads", None) or heads) * width
     return Blocks(
-        config.num_hidden_layers, config.hidden_size, config.intermediate_size, heads * width, keys, True, adapted
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        inner=config.intermediate_size,
+        queries=heads * width,
+        keys=keys,
+        head=width,
+        gated=True,
+        adapted=adapted,
     )
 
 
 def _vision_blocks(config: Any, adapted: int) -> Blocks:
-    layers = getattr(config, "depth", None) or config.num_hidden_layers
-    hidden = config.hidden_size
-    gated = "qwen2_5" in config.model_type
-    return Blocks(layers, hidden, config.intermediate_size, hidden, hidden, gated, adapted)
+    eye = config.vision_config
+    heads = getattr(eye, "num_heads", None) or eye.num_attention_heads
+    hidden = getattr(eye, "embed_dim", None) or eye.hidden_size  # of Qwen2-VL, hidden_size is the language model's
+    return Blocks(
+        layers=getattr(eye, "depth", None) or eye.num_hidden_layers,
+        hidden=hidden,
+        inner=getattr(eye, "intermediate_size", None) or int(hidden * eye.mlp_ratio),
+        queries=hidden,
+        keys=hidden,
+        head=hidden // heads,
+        gated="qwen2_5" in eye.model_type,
+        adapted=adapted,
+        fused="qwen" in eye.model_type,
+        listed=hasattr(config, "vision_feature_layer"),
+    )
 
 
 def picture_of(config: Any, height: int, width: int, options: Mapping[str, Any]) -> Picture:
@@ -205,7 +236,8 @@ def _idefics(config: Any, height: int, width: int, options: Mapping[str, Any]) -
     rows, columns = (max(1, -(-round(side * scale) // tile)) for side in (height, width))
     split = options.get("do_image_splitting", True) and rows * columns > 1
     tiles = rows * columns + 1 if split else 1
-    return Picture(tiles * (patches // config.scale_factor**2 + 2) + 1, tiles * patches, tiles * 3 * tile**2)
+    tokens = tiles * (patches // config.scale_factor**2 + 2) + 1
+    return Picture(tokens, tiles * patches, tiles * 3 * tile**2, marks=8 * tiles * tile**2)
 
 
 def _llava_next(config: Any, height: int, width: int, options: Mapping[str, Any]) -> Picture:  # noqa: ARG001
@@ -225,7 +257,8 @@ def _llava_next(config: Any, height: int, width: int, options: Mapping[str, Any]
 def _one_tile(config: Any, height: int, width: int, options: Mapping[str, Any]) -> Picture:  # noqa: ARG001
     vision = config.vision_config
     patches = (vision.image_size // vision.patch_size) ** 2
-    return Picture(patches, patches, 3 * vision.image_size**2)
+    summary = "clip" in vision.model_type  # CLIP's eye has one position more, which the language model does not see
+    return Picture(patches, patches + summary, 3 * vision.image_size**2)
 
 
 _PICTURES: dict[str, Callable[[Any, int, int, Mapping[str, Any]], Picture]] = {

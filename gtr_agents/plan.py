@@ -8,128 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gtr_agents.algorithms.base import text_env_maker
 from gtr_agents.config import RunConfig, apply_overrides, as_dict, resolve
 from gtr_agents.errors import unknown_name
-from gtr_agents.model_shape import BYTES, Blocks, ModelShape, Picture, find_config, picture_of, shape_of
+from gtr_agents.model_shape import ModelShape, Picture, find_config, picture_of, shape_of
+from gtr_agents.plan_memory import GB, MOMENTS, Load, Part, memory_parts, micro_batch, update_settings
+from gtr_agents.plan_time import DEVICES, FAST, SLOW, run_seconds
 from gtr_agents.policies.tiny import build_tiny_vlm
-from gtr_agents.policies.vlm import SCORED_ENTRIES
 from gtr_agents.prompts import get_template
 from gtr_agents.seeding import child_seed
-from gtr_agents.teachers import TEACHERS
 from gtr_envs.registration import HOUSEHOLD_ENVS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gtr_agents.algorithms.policy_gradient import UpdateSettings
     from gtr_agents.types import Prompt
 
-GB = 1e9
-"""Bytes of the gigabytes that are printed."""
 HOUSEHOLD_CHARACTERS = 2500
 """Assumed length of a prompt of ALFWorld, whose engine would take seconds to ask."""
 CHARACTERS_PER_TOKEN = 3.3
 """Assumed where the tokenizer is not at hand; instructions with numbers and JSON."""
 CHAT_TOKENS = 25
 """Assumed marks of the chat around a prompt."""
-STEPS_PER_EPISODE = {"Points24-v0": 9, "EZPoints-v0": 4}
-"""Steps of an episode that is played well; 20 for other environments."""
-FOUR_BITS = 0.5 + 0.127 / 8
-"""Bytes of a weight in 4 bits with its share of scales, themselves quantized (arXiv 2305.14314)."""
 RESERVE = 0.8e9
 """Bytes of the CUDA context and its libraries."""
 FRAGMENTS = 0.05
 """Share of a GPU's memory that is lost between blocks."""
-
-
-class Device(NamedTuple):
-    """A device as its maker describes it."""
-
-    memory: float | None
-    """Bytes; None for the machine's own."""
-    flops: float
-    """Multiplications and additions a second, dense bfloat16 (float32 on a CPU)."""
-    bandwidth: float
-    """Bytes a second from its memory."""
-
-
-DEVICES = {
-    "cpu": Device(None, 1.5e11, 2e10),
-    "rtx-4060-8gb": Device(8e9, 3.0e13, 2.72e11),
-    "rtx-4090-24gb": Device(24e9, 1.65e14, 1.01e12),
-    "a100-80gb": Device(80e9, 3.12e14, 2.04e12),
-    "h100-80gb": Device(80e9, 9.89e14, 3.35e12),
-    "h200-141gb": Device(141e9, 9.89e14, 4.8e12),
-}
-"""Devices by name, from public data sheets; ``cpu`` is two x86 cores."""
-
-
-def smallest_device(gigabytes: float | None) -> str:
-    """Name the smallest GPU with at least this memory, the largest if there is none; the CPU for None."""
-    if gigabytes is None:
-        return "cpu"
-    sizes = {name: device.memory for name, device in DEVICES.items() if device.memory is not None}
-    enough = [name for name, memory in sizes.items() if memory >= gigabytes * GB]
-    return min(enough, key=sizes.__getitem__) if enough else max(sizes, key=sizes.__getitem__)
-
-
-class Speed(NamedTuple):
-    """What is reached of a device."""
-
-    arithmetic: float
-    """Share of its arithmetic."""
-    memory: float
-    """Share of its bandwidth."""
-    layer_seconds: float
-    """Time to start the kernels of one layer for one token, which no batch makes shorter."""
-    answer: float
-    """Share of the longest answer that is written."""
-    disk: float
-    """Bytes a second of the disk."""
-    number: float
-    """Seconds of processing one number of a picture."""
-
-
-FAST = Speed(0.5, 0.7, 3e-4, 0.3, 2e9, 1e-8)
-"""The fast end of the range."""
-SLOW = Speed(0.2, 0.4, 1.2e-3, 1.0, 3e8, 4e-8)
-"""The slow end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One thing that takes memory; bytes each."""
-
-    name: str
-    """What it is."""
-    gpu: float = 0.0
-    """On the device."""
-    ram: float = 0.0
-    """In the machine's memory."""
-    disk: float = 0.0
-    """In files."""
-    phase: str = ""
-    """When it is there: ``play``, ``score``, ``train``, or empty for always."""
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What passes through the model."""
-
-    prompt: int
-    """Tokens of a prompt, its picture included."""
-    answer: int
-    """Tokens of the longest answer."""
-    picture: Picture
-    """What its picture becomes."""
-    pixels: int
-    """Bytes of the picture as it is observed."""
-    known: bool
-    """True if the prompt was put through the model's own processor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +63,10 @@ class Plan:
         """Bytes on the device that are there in this phase only."""
         return sum(part.gpu for part in self.parts if part.phase == name)
 
+    def moment(self, name: str) -> float:
+        """Bytes on the device in one of :data:`~gtr_agents.plan_memory.MOMENTS`, beyond what is always there."""
+        return sum(self.phase(phase) for phase in MOMENTS[name])
+
     @property
     def gpu(self) -> float:
         """Peak of the device in bytes; of a GPU with its context and fragments."""
@@ -165,7 +75,7 @@ class Plan:
     @property
     def tensors(self) -> float:
         """Peak of the tensors on the device in bytes, without context and fragments."""
-        return self.phase("") + max(self.phase(name) for name in ("play", "score", "train"))
+        return self.phase("") + max(self.moment(name) for name in MOMENTS)
 
     @property
     def ram(self) -> float:
@@ -220,6 +130,8 @@ def _model(config: RunConfig) -> tuple[ModelShape, Any]:
 
         processor = load_processor(p.model)
         set_image_options(processor, p.image_processor)
+        if processor.tokenizer.pad_token_id is None:  # as the policy does
+            processor.tokenizer.pad_token = processor.tokenizer.eos_token
     return shape_of(found, source, targets), processor
 
 
@@ -232,8 +144,10 @@ def _load(config: RunConfig, shape: ModelShape, processor: Any) -> Load:
         from gtr_agents.policies.inputs import encode
 
         row = encode(processor, [prompt])[0]
-        numbers = sum(tensor.numel() for name, tensor in row.items() if "pixel" in name)
-        picture = picture._replace(numbers=numbers)
+        numbers = row["pixel_values"].numel()
+        share = numbers / picture.numbers  # the processor's own settings decide how many patches there are
+        marks = row["pixel_attention_mask"].nbytes if "pixel_attention_mask" in row else 0
+        picture = Picture(round(picture.tokens * share), round(picture.patches * share), numbers, marks)
         return Load(row["input_ids"].shape[1], config.policy.max_new_tokens, picture, pixels, True)
     characters = HOUSEHOLD_CHARACTERS if prompt is None else len(prompt.text) + len(prompt.system)
     tokens = round(characters / CHARACTERS_PER_TOKEN) + CHAT_TOKENS + picture.tokens
@@ -251,225 +165,10 @@ def _a_prompt(config: RunConfig) -> Prompt:
     return prompt
 
 
-# --- memory -----------------------------------------------------------------------------------------------------------
-
-
-def _update_settings(config: RunConfig) -> UpdateSettings:
-    settings: UpdateSettings = getattr(config, config.algorithm)
-    return settings
-
-
-def _micro_batch(config: RunConfig, load: Load) -> int:
-    """Steps of the largest training pass."""
-    s = _update_settings(config)
-    n = min(s.micro_batch_size, s.minibatch_size)
-    return n if s.micro_batch_tokens is None else min(n, max(1, s.micro_batch_tokens // (load.prompt + load.answer)))
-
-
-def _dtype(config: RunConfig, shape: ModelShape) -> int:
-    return BYTES[shape.dtype if config.policy.dtype == "auto" else config.policy.dtype]
-
-
-def _trained(config: RunConfig, shape: ModelShape) -> tuple[int, int]:
-    """Number of trained weights of the model, and bytes of one."""
-    if config.policy.lora is None:
-        return shape.parameters, _dtype(config, shape)
-    return shape.adapter(int(config.policy.lora.get("r", 16))), 4  # peft keeps factors in float32
-
-
-def kept_per_token(blocks: Blocks, size: int, *, adapted: bool, trains: bool) -> float:
-    """Bytes that one layer keeps of one token for the backward pass.
-
-    Linear modules keep their input if their weight is trained. Below an adapter it is frozen, but the adapter keeps its
-    own input, in float32: a copy where the base computes in 16 bits. Norms compute in float32 and keep that.
-
-    Args:
-        blocks: the stack of layers.
-        size: bytes of a number.
-        adapted: True if a LoRA adapter is trained.
-        trains: False if nothing in or below the layers is trained, so that nothing is kept.
-    """
-    if not trains:
-        return 0.0
-    h, inner, q, k = blocks.hidden, blocks.inner, blocks.queries, blocks.keys
-    ways_up = 2 if blocks.gated else 1
-    norms = 2 * 4 * h + (2 * size * h if not adapted else 0)
-    attention = size * (2 * q + 2 * max(k, q))  # keys and values are repeated for every query head
-    mlp = size * inner * (3 if blocks.gated else 2)
-    if not adapted:
-        inputs = size * (2 * h + q + inner)
-    elif size == 4:
-        inputs = 4 * (2 * h + q + inner)
-    else:
-        inputs = 4 * (3 * h + q + ways_up * h + inner)
-    return float(norms + attention + mlp + inputs)
-
-
-def _training_parts(config: RunConfig, shape: ModelShape, load: Load, n: int) -> list[Part]:
-    """What a training pass keeps, by its largest piece."""
-    size, adapted = _dtype(config, shape), config.policy.lora is not None
-    tokens, patches = n * (load.prompt + load.answer), n * load.picture.patches
-    sees = not adapted or shape.eye.adapted > 0  # else nothing in the vision part has a gradient
-    stacks = [
-        (shape.text, tokens, kept_per_token(shape.text, size, adapted=adapted, trains=True)),
-        (shape.eye, patches, kept_per_token(shape.eye, size, adapted=adapted, trains=sees)),
-    ]
-    layer = max(count * kept for _, count, kept in stacks)
-    gradients = max(count * 4 * (3 * blocks.inner + 2 * blocks.hidden) for blocks, count, kept in stacks if kept)
-    activations: float
-    if config.policy.gradient_checkpointing:
-        activations = sum(blocks.layers * count * size * blocks.hidden for blocks, count, kept in stacks if kept)
-        working, name = layer + gradients, "inputs of the layers (checkpointing)"
-    else:
-        activations = sum(blocks.layers * count * kept for blocks, count, kept in stacks)
-        working, name = gradients, "activations"
-    logits = n * (load.answer + 1) * shape.vocabulary * (16 + size)
-    return [
-        Part(f"{name}, {n} steps of {load.prompt + load.answer} tokens", gpu=activations, phase="train"),
-        Part("one layer at work in the backward pass", gpu=working, phase="train"),
-        Part("logits of the answers, and copies in float32", gpu=logits, phase="train"),
-    ]
-
-
-def _playing_parts(config: RunConfig, shape: ModelShape, load: Load) -> list[Part]:
-    """What writing answers takes: the cache, and the pass over the prompts."""
-    size = _dtype(config, shape)
-    n = max(_n_playing(config), min(config.evaluation.n_envs, config.evaluation.episodes))
-    cache = n * (load.prompt + load.answer) * shape.text.layers * 2 * shape.text.keys * size
-    text = n * load.prompt * (size * (6 * shape.text.hidden + 3 * shape.text.inner) + 4 * shape.text.hidden)
-    eye = n * load.picture.patches * (size * (6 * shape.eye.hidden + 3 * shape.eye.inner) + 4 * shape.eye.hidden)
-    sampling = 6 * 4 * n * shape.vocabulary
-    rows = min(64, max(1, SCORED_ENTRIES // ((load.answer + 1) * shape.vocabulary)))
-    scoring = rows * (load.answer + 1) * shape.vocabulary * (16 + size)
-    return [
-        Part(f"cache of keys and values, {n} answers at once", gpu=cache, phase="play"),
-        Part("pass over their prompts, and sampling", gpu=max(text, eye, sampling), phase="play"),
-        Part(f"teacher's scores, {rows} answers at once", gpu=scoring, phase="score"),
-    ]
-
-
-def _n_playing(config: RunConfig) -> int:
-    r = config.rollout
-    return min(r.n_envs, r.hands * r.attempts) if r.hands else r.n_envs
-
-
-def _teacher_parts(config: RunConfig, shape: ModelShape) -> list[Part]:
-    """The teacher and the sums it is merged from."""
-    t, adapted = config.teacher, config.policy.lora is not None
-    if t.name not in TEACHERS:
-        t = replace(t, name="merged")  # it is kept and evaluated all the same
-    size, entries = (4, shape.dense) if adapted else (_dtype(config, shape), shape.parameters)
-    per_entry = {"merged": 16 if t.method == "ties" else 4, "ema": 4, "static": 0}[t.name]
-    parts: list[Part] = []
-    if t.name == "merged" and t.form == "adapter" and adapted:
-        factors = 4 * shape.adapter(t.rank)
-        parts.append(Part(f"teacher as a second adapter of rank {t.rank}", gpu=factors, ram=factors))
-        published = 0
-    else:
-        parts.append(
-            Part("weights that a dense teacher replaces, kept", gpu=entries * _dtype(config, shape), phase="score")
-        )
-        published = entries * size
-    on_disk = t.name == "merged" and t.accumulators == "disk"
-    sums, base = entries * per_entry, entries * size
-    kept = config.keep_checkpoints
-    if on_disk:
-        parts.append(Part("base and sums of the merge, old and new", disk=base + 2 * sums + published))
-        parts.append(Part(f"their copies in {kept} checkpoints", disk=kept * (sums + published)))
-    else:
-        held = float(base + sums + published)
-        name = "base and sums of the merge" + (", and a dense teacher" if published else "")
-        # Dense task vectors of an adapter are made on the CPU, copies of whole weights where the weights are.
-        parts.append(Part(name, ram=held) if adapted else Part(name, gpu=held))
-        parts.append(Part(f"their copies in {kept} checkpoints", disk=kept * (base + sums + published)))
-    return parts
-
-
-def _memory(config: RunConfig, shape: ModelShape, load: Load, n: int) -> tuple[Part, ...]:
-    p = config.policy
-    size, adapted = _dtype(config, shape), p.lora is not None
-    if p.quantization == "4bit":
-        weights = shape.linear * FOUR_BITS + (shape.parameters - shape.linear) * size
-    else:
-        weights = float(shape.parameters * size)
-    count, own = _trained(config, shape)
-    widths = (shape.text.hidden, *p.value_widths, 1)
-    head = 4 * sum(a * b + b for a, b in pairwise(widths))
-    trained = count * own + head
-    steps = config.rollout.n_steps
-    if config.rollout.hands:
-        steps = config.rollout.hands * config.rollout.attempts * _episode(config)
-    cached = 4 * load.picture.numbers * steps if p.cache_inputs else 0
-    kept = config.keep_checkpoints + 1
-    return (
-        Part(f"weights, {shape.parameters / 1e6:,.1f} M", gpu=weights),
-        Part("adapter" if adapted else "trained weights (counted above)", gpu=count * own if adapted else 0.0),
-        Part("value head", gpu=head),
-        Part("gradients", gpu=trained),
-        Part("Adam's two moments", gpu=2 * trained),
-        Part("copy to take back a failed update", gpu=3 * trained, phase="train"),
-        *_training_parts(config, shape, load, n),
-        *_playing_parts(config, shape, load),
-        *_teacher_parts(config, shape),
-        Part(f"pictures of {steps} steps", ram=load.pixels * steps),
-        Part("the same, processed (policy.cache_inputs)", ram=cached),
-        Part(f"weights and moments in {kept} checkpoints", disk=3 * trained * kept),
-    )
-
-
-# --- time -------------------------------------------------------------------------------------------------------------
-
-
-def _episode(config: RunConfig) -> int:
-    return STEPS_PER_EPISODE.get(config.env.id, 20)
-
-
-def _seconds(
-    config: RunConfig, shape: ModelShape, load: Load, n: int, device: Device, speed: Speed
-) -> tuple[float, float]:
-    """Seconds of the run, and of one update without evaluations."""
-    s = _update_settings(config)
-    answer = max(1.0, load.answer * speed.answer)
-    flops = device.flops * speed.arithmetic
-    size, adapted = _dtype(config, shape), config.policy.lora is not None
-    seeing = 2 * shape.vision * load.picture.patches
-    reading = (2 * shape.language * load.prompt + seeing) / flops
-    forward = (2 * shape.language * (load.prompt + answer) + seeing) / flops
-    processing = speed.number * load.picture.numbers
-    playing = _n_playing(config)
-
-    def play(count: int) -> float:
-        """Seconds of one step of one of so many environments."""
-        held = shape.language * size + count * load.prompt * shape.text.layers * 2 * shape.text.keys * size
-        token = max(held / (device.bandwidth * speed.memory), 2 * shape.language * count / flops)
-        return reading + answer * (token + shape.text.layers * speed.layer_seconds) / count + processing
-
-    # A frozen base gets no gradient of its weights: forward and the inputs' gradient, instead of forward and both.
-    passes = (2 if adapted else 3) + config.policy.gradient_checkpointing
-    starting = shape.text.layers * speed.layer_seconds * passes / n
-    train = s.epochs * (passes * forward + starting + (0.0 if config.policy.cache_inputs else processing))
-    asked = config.guidance.name != "none"
-    score = forward + shape.text.layers * speed.layer_seconds / 4 + processing if asked else 0.0
-    if config.guidance.name == "thought_sft":
-        score, train = play(playing), 2 * train
-    r = config.rollout
-    steps = r.hands * r.attempts * _episode(config) if r.hands else r.n_steps
-    entries = shape.dense if adapted else shape.parameters
-    merge = 36 * entries / (speed.disk if config.teacher.accumulators == "disk" else 5 * speed.disk)
-    update = steps * (play(playing) + score + train) + merge
-    measured = config.evaluation
-    count = 5 * measured.episodes  # start and end, sampled and greedy, and the teacher
-    if measured.every:
-        count += 2 * (config.updates // measured.every) * measured.interim_episodes
-    evaluations = count * _episode(config) * play(min(measured.n_envs, measured.episodes))
-    start = 0.0 if config.sft is None else config.sft.steps * config.sft.batch_size * (passes * forward + processing)
-    return config.updates * update + evaluations + start, update / steps
-
-
 def _estimate(config: RunConfig, shape: ModelShape, load: Load, device: str) -> Plan:
-    n = _micro_batch(config, load)
+    n = micro_batch(config, load)
     (fast, fast_step), (slow, slow_step) = (
-        _seconds(config, shape, load, n, DEVICES[device], speed) for speed in (FAST, SLOW)
+        run_seconds(config, shape, load, n, DEVICES[device], speed) for speed in (FAST, SLOW)
     )
     if config.max_minutes:
         fast, slow = (min(value, 60 * config.max_minutes) for value in (fast, slow))
@@ -477,7 +176,7 @@ def _estimate(config: RunConfig, shape: ModelShape, load: Load, device: str) -> 
     return Plan(
         shape,
         load,
-        _memory(config, shape, load, n),
+        memory_parts(config, shape, load, n),
         device,
         n,
         (fast / 3600, slow / 3600),
@@ -507,19 +206,23 @@ class Change(NamedTuple):
     """Bytes that they save in the machine's memory."""
 
 
-def _candidates(config: RunConfig) -> list[tuple[str, ...]]:
-    """Options to try: first those that cost time alone, last those that change what is learned."""
-    s, p, t = _update_settings(config), config.policy, config.teacher
+def _candidates(config: RunConfig) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """Options to try: those that cost time or files alone, and those that change what is learned."""
+    s, p, t = update_settings(config), config.policy, config.teacher
     rank = None if p.lora is None else int(p.lora.get("r", 16))
     merged = t.name == "merged"
     tokens = [n for n in (8192, 4096, 2048, 1024) if s.micro_batch_tokens is None or n < s.micro_batch_tokens]
     few = min(8, config.rollout.n_envs)
-    table = [
+    start = 0 if config.sft is None else config.sft.micro_batch_size or config.sft.batch_size
+    easy = [
         (not p.gradient_checkpointing, ("policy.gradient_checkpointing=true",)),
         *((True, (f"{config.algorithm}.micro_batch_tokens={n}",)) for n in tokens),
+        *((n < start, (f"sft.micro_batch_size={n}",)) for n in (8, 4, 2, 1)),
         (p.cache_inputs, ("policy.cache_inputs=false",)),
         (config.evaluation.n_envs > 8, ("evaluation.n_envs=8", f"rollout.n_envs={few}")),
         (merged and t.accumulators == "memory", ("teacher.accumulators=disk",)),
+    ]
+    hard = [
         (merged and rank is not None and t.form == "dense", ("teacher.form=adapter",)),
         (p.dtype != "bfloat16", ("policy.dtype=bfloat16",)),
         (
@@ -530,7 +233,8 @@ def _candidates(config: RunConfig) -> list[tuple[str, ...]]:
         (rank is None, ("policy.lora={r: 32}",)),
         (rank is not None and rank > 32, ("policy.lora.r=32", "policy.lora.alpha=64")),
     ]
-    return [options for applies, options in table if applies]
+    applying = ([options for applies, options in table if applies] for table in (easy, hard))
+    return next(applying), next(applying)
 
 
 def changed(config: RunConfig, options: Iterable[str]) -> RunConfig:
@@ -539,16 +243,24 @@ def changed(config: RunConfig, options: Iterable[str]) -> RunConfig:
 
 
 def changes(config: RunConfig, plan: Plan) -> list[Change]:
-    """What single options would save, the largest first; options that save less than one percent are left out.
+    """What single options would save, the largest first.
+
+    Left out are options that save less than one percent, and those that save no more than a gentler value of the same.
 
     Args:
         config: the run's configuration.
         plan: its estimate.
     """
     found = []
-    for options in _candidates(config):
+    gentler: dict[str, float] = {}
+    easy, hard = _candidates(config)
+    for options in (*easy, *hard):
         less = _estimate(changed(config, options), plan.shape, plan.load, plan.device)
         change = Change(options, plan.gpu - less.gpu, plan.ram - less.ram)
+        name, saved = options[0].partition("=")[0], change.gpu + change.ram
+        if saved <= 1.01 * gentler.get(name, 0.0):
+            continue
+        gentler[name] = saved
         if change.gpu > 0.01 * plan.gpu or change.ram > 0.01 * max(plan.ram, GB):
             found.append(change)
     return sorted(found, key=lambda change: (change.gpu, change.ram), reverse=True)
@@ -571,7 +283,9 @@ def fitting(config: RunConfig, plan: Plan, limit: float) -> tuple[tuple[str, ...
 
     chosen: list[tuple[str, ...]] = []
     present = plan
-    for options in _candidates(config):
+    easy, hard = _candidates(config)
+    # What lowers one moment alone saves nothing before another is lowered, so the easy ones have two turns.
+    for options in (*easy, *easy, *hard):
         less = with_all([*chosen, options])
         if less.gpu < present.gpu - 0.001 * plan.gpu:
             chosen.append(options)
@@ -580,7 +294,7 @@ def fitting(config: RunConfig, plan: Plan, limit: float) -> tuple[tuple[str, ...
             break
     else:
         return None
-    for options in chosen[::-1]:  # what is no longer needed, the hardest first
+    for options in sorted(chosen, key=[*easy, *hard].index, reverse=True):  # what is not needed, the hardest first
         others = [other for other in chosen if other is not options]
         if with_all(others).gpu <= limit:
             chosen = others

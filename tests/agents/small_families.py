@@ -200,8 +200,11 @@ def save_llava(folder: Path) -> Path:
     return _save(_seeded(lambda: LlavaForConditionalGeneration(config)), folder)
 
 
-def save_llava_next(folder: Path) -> Path:
-    """Write a LLaVA-NeXT folder (LLaVA-1.6): the picture whole and in tiles, Mistral as its language model."""
+def save_llava_next(folder: Path, text: dict[str, Any] | None = None, vision: dict[str, Any] | None = None) -> Path:
+    """Write a LLaVA-NeXT folder (LLaVA-1.6): the picture whole and in tiles, Mistral as its language model.
+
+    ``text`` and ``vision`` replace sizes of the two parts.
+    """
     from transformers import (
         CLIPVisionConfig,
         LlavaNextConfig,
@@ -215,22 +218,28 @@ def save_llava_next(folder: Path) -> Path:
     tiles = [[64, 128], [128, 64], [128, 128]]
     config = LlavaNextConfig(
         vision_config=CLIPVisionConfig(
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=64,
-            patch_size=32,
-            projection_dim=32,
+            **{
+                "hidden_size": 32,
+                "intermediate_size": 48,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "image_size": 64,
+                "patch_size": 32,
+                "projection_dim": 32,
+            }
+            | (vision or {})
         ),
         text_config=MistralConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            initializer_range=0.2,
+            **{
+                "vocab_size": len(tokenizer),
+                "hidden_size": 32,
+                "intermediate_size": 48,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 1,
+                "initializer_range": 0.2,
+            }
+            | (text or {})
         ),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_grid_pinpoints=tiles,
@@ -251,8 +260,11 @@ def save_llava_next(folder: Path) -> Path:
     return _save(_seeded(lambda: LlavaNextForConditionalGeneration(config)), folder)
 
 
-def save_idefics3(folder: Path) -> Path:
-    """Write an Idefics3 folder that splits its pictures into tiles."""
+def save_idefics3(folder: Path, text: dict[str, Any] | None = None, vision: dict[str, Any] | None = None) -> Path:
+    """Write an Idefics3 folder that splits its pictures into tiles.
+
+    ``text`` and ``vision`` replace sizes of the two parts.
+    """
     from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor
     from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
@@ -268,7 +280,8 @@ def save_idefics3(folder: Path) -> Path:
             "num_attention_heads": 2,
             "image_size": 64,
             "patch_size": 16,
-        },
+        }
+        | (vision or {}),
         text_config={
             "model_type": "llama",
             "vocab_size": len(tokenizer),
@@ -279,7 +292,8 @@ def save_idefics3(folder: Path) -> Path:
             "num_key_value_heads": 2,
             "initializer_range": 0.2,
             "pad_token_id": tokenizer.pad_token_id,
-        },
+        }
+        | (text or {}),
     )
     processor = Idefics3Processor(
         image_processor=Idefics3ImageProcessorPil(size={"longest_edge": 128}, max_image_size={"longest_edge": 64}),

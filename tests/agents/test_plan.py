@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import runpy
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
-from small_families import FAMILIES
+import torch
+from small_families import FAMILIES, save_qwen2_5_vl
 from small_models import prompts_of
+from tensor_memory import TensorMemory
 
 from gtr_agents import cli
 from gtr_agents.config import load_config
 from gtr_agents.errors import ModelError, UnknownNameError
-from gtr_agents.model_shape import find_config, known_models, picture_of, shape_of
-from gtr_agents.plan import GB, Plan, as_json, changed, changes, fitting, make_plan, smallest_device
+from gtr_agents.model_shape import Blocks, find_config, known_models, picture_of, shape_of
+from gtr_agents.plan import Plan, as_json, changed, changes, fitting, make_plan
+from gtr_agents.plan_memory import GB, MOMENTS, Numbers, backward_per_token, kept_per_token, working_per_token
+from gtr_agents.plan_time import smallest_device
 from gtr_agents.policies.vlm import VLMPolicy
 
+ROOT = Path(__file__).parents[2]
 PUBLISHED = {
     "HuggingFaceTB/SmolVLM-500M-Instruct": 507_482_304,
     "Qwen/Qwen2.5-VL-3B-Instruct": 3_754_622_976,
@@ -83,6 +90,115 @@ def test_a_model_nobody_knows_is_refused() -> None:
         find_config("nobody/nothing")
 
 
+def test_a_folder_is_asked_for_its_own_pictures(family_folder: Path) -> None:
+    """Its processor may make smaller ones than the family's arithmetic, and its tokenizer may know no padding."""
+    policy = VLMPolicy.from_pretrained(family_folder)
+    plan = make_plan(load_config("qwen2.5-vl-3b-24gb", [f"policy.model={family_folder}", "policy.image_processor={}"]))
+    inputs = policy._encode(prompts_of("paper", 1))[0]
+    assert plan.load.known
+    assert plan.load.picture.numbers == inputs["pixel_values"].numel()
+    patches = 0
+
+    def count(_module: Any, _args: Any, out: Any) -> None:
+        nonlocal patches
+        patches = out.shape[:-1].numel()
+
+    eye = next(
+        m for name, m in policy.model.named_modules() if name.endswith(("visual", "vision_tower", "vision_model"))
+    )
+    layer = next(m for name, m in eye.named_modules() if name.endswith(("blocks.0.mlp", "layers.0.mlp")))
+    layer.register_forward_hook(count)
+    policy.predict_values(prompts_of("paper", 1))
+    assert plan.load.picture.patches == patches
+
+
+# --- what is there at once --------------------------------------------------------------------------------------------
+
+TEXT = Blocks(layers=2, hidden=8, inner=16, queries=8, keys=4, head=2, gated=True, adapted=14)
+EYE = Blocks(layers=2, hidden=8, inner=16, queries=8, keys=8, head=4, gated=True, adapted=10, fused=True)
+
+
+def test_the_peak_is_the_largest_moment_and_not_the_sum_of_all(large: Plan) -> None:
+    phases = {part.phase for part in large.parts} - {""}
+    assert phases <= {phase for moment in MOMENTS.values() for phase in moment}
+    moments = {name: large.moment(name) for name in MOMENTS}
+    assert large.tensors == large.phase("") + max(moments.values())
+    assert large.phase("logits") not in (0.0, large.phase("backward"))
+    together = large.phase("train") + large.phase("pass") + large.phase("logits")
+    assert moments["the end of a training pass"] == together
+
+
+def test_what_a_layer_keeps_of_a_token_is_counted_by_hand() -> None:
+    whole, adapter = Numbers(4, adapted=False), Numbers(4, adapted=True, rank=3)
+    # Both norms: input, normalised, output; queries, keys, values, output; gate, its activation, the way up, product.
+    assert kept_per_token(TEXT, whole) == 4 * (2 * 3 * 8 + 4 * 8 + 4 * 16)
+    # Frozen norms keep no normalised stream; each of seven factors A hands three numbers on.
+    assert kept_per_token(TEXT, adapter) == 4 * (2 * 2 * 8 + 4 * 8 + 4 * 16 + 7 * 3)
+    assert kept_per_token(TEXT, whole, 100) - kept_per_token(TEXT, whole) == 4 * 100
+    # In 16 bits the factors' inputs are copies in float32: three for attention, one of its output, two and one behind.
+    half = kept_per_token(TEXT, Numbers(2, adapted=True))
+    assert half == 2 * 4 * 8 + 2 * (4 * 8 + 3 * 16) + 4 * (3 * 8 + 8 + 2 * 8 + 16)
+    # A single key head is read by all query heads without a copy.
+    one = Blocks(layers=2, hidden=8, inner=16, queries=8, keys=2, head=2, gated=True, adapted=14)
+    assert kept_per_token(TEXT, whole) - kept_per_token(one, whole) == 4 * 2 * (8 - 2)
+    # Two turned, the three of one module, the windows' outputs, and these joined.
+    assert kept_per_token(EYE, whole) - kept_per_token(TEXT, whole) == 4 * 3 * 8
+
+
+def test_what_a_layer_works_with_is_counted_by_hand() -> None:
+    whole, half = Numbers(4, adapted=False), Numbers(2, adapted=True)
+    assert working_per_token(TEXT, whole) == 4 * (max(3 * 16, 5 * 8 + 2 * 4) + 4 * 8)
+    assert working_per_token(TEXT, whole, 100) == 4 * (100 + 4 * 8 + 4 * 8)
+    assert working_per_token(TEXT, half) == 16 * (2 * 2 + 8) + 2 * 4 * 8 + 4 * 8
+    assert working_per_token(EYE, whole) == 3 * 4 * 8 + 6 * 4 * 8 + 4 * 4 * 8
+    assert backward_per_token(TEXT, whole) == 4 * (2 * 16 + 2 * 8)
+    assert backward_per_token(TEXT, half) == 16 * (2 + 4) + 2 * 2 * 8
+
+
+def test_tensors_are_counted_until_they_are_freed() -> None:
+    before = torch.ones(50)
+    with TensorMemory() as memory:
+        kept = before * 2
+        again = before.view(5, 10)
+        with memory.elsewhere():
+            other = torch.zeros(10_000)
+        assert (memory.now, memory.peak) == (200, 200)
+        del before, again
+        gone = torch.zeros(1000)
+        del gone
+        assert (memory.now, memory.peak) == (200, 4200)
+        memory.restart()
+        _ = other + 1
+        assert memory.peak == 40_200
+    assert kept.numel() == 50
+
+
+@pytest.mark.parametrize("mode", ["all weights", "adapter", "adapter, checkpointing"])
+def test_the_estimate_is_near_what_tensors_of_a_small_model_take(mode: str, tmp_path: Path) -> None:
+    script = runpy.run_path(str(ROOT / "benchmarks" / "plan_check.py"))
+    sizes = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 3, "vocab_size": 3000}
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
+    folder = save_qwen2_5_vl(
+        tmp_path, sizes | {"rope_parameters": rope}, {"out_hidden_size": 128, "hidden_size": 64, "num_heads": 4}
+    )
+    few = ["rollout.n_envs=4", "rollout.n_steps=4", "ppo.minibatch_size=4", "evaluation.n_envs=4"]
+    config = changed(script["configuration"](folder, mode, ""), ["policy.max_new_tokens=8", *few])
+    guess, memory = script["estimated"](make_plan(config)), TensorMemory()
+    for phase, _ in script["measured"](config, memory):
+        if phase != "loaded":
+            assert 0.95 < guess[phase] / memory.peak < 1.25, phase
+        memory.restart()
+
+
+def test_the_page_shows_the_measured_estimates() -> None:
+    script = runpy.run_path(str(ROOT / "benchmarks" / "plan_check.py"))
+    assert script["report"](script["DATA"]) in (ROOT / "docs" / "benchmarks.md").read_text()
+    rows = json.loads((script["DATA"] / "memory.json").read_text())["rows"]
+    assert [(row["size"], row["mode"], row["change"]) for row in rows] == script["CASES"]
+    ratios = [row["estimated"][phase] / row["tensors"][phase] for row in rows for phase in ("play", "train")]
+    assert (round(min(ratios), 2), round(max(ratios), 2)) == (0.99, 1.18)  # as the page says
+
+
 # --- what is guessed --------------------------------------------------------------------------------------------------
 
 
@@ -121,6 +237,20 @@ def test_options_act_on_the_parts_they_name(large: Plan) -> None:
     assert total(dense, "weights that a dense teacher replaces") == 2 * large.shape.dense
     assert other("policy.lora.r=64").gpu < large.gpu
     assert total(other("policy.lora=null"), "gradients") > 15 * GB
+
+
+def test_what_an_option_adds_is_there() -> None:
+    def plan(*options: str) -> Plan:
+        return make_plan(load_config("qwen2.5-vl-3b-24gb", options))
+
+    base = plan()
+    assert total(plan("sft.micro_batch_size=2"), "supervised start") < 0.3 * total(base, "supervised start")
+    assert total(plan("sft.prompt_weight=0.3"), "supervised start") > 1.5 * total(base, "supervised start")
+    assert total(plan("sft=null"), "supervised start") == 0
+    assert total(base, "scores of") > 0
+    assert total(plan("guidance.name=none"), "scores of") == 0
+    assert total(plan("policy.lora=null", "ppo.kl_coef=0.1"), "began with") == 2 * base.shape.parameters
+    assert total(plan("ppo.entropy_coef=0.1"), "logits") > total(base, "logits")
 
 
 def test_what_is_proposed_fits_and_nothing_of_it_is_idle(large: Plan) -> None:
