@@ -139,6 +139,7 @@ TABLES = {
 CASES = [case for cases in TABLES.values() for case in cases]
 COMMON = [
     "policy.lora=null",
+    "policy.reuse_image_features=false",
     "policy.dtype=float32",
     "policy.gradient_checkpointing=false",
     "policy.max_new_tokens=32",

@@ -353,7 +353,8 @@ def memory_parts(config: RunConfig, shape: ModelShape, load: Load, n: int) -> tu
     steps = config.rollout.n_steps
     if config.rollout.hands:
         steps = config.rollout.hands * config.rollout.attempts * episode_steps(config)
-    cached = load.picture.bytes * steps if p.cache_inputs else 0
+    cached = load.picture.bytes * steps if p.cache_inputs and not p.reuse_image_features else 0
+    features = load.picture.tokens * shape.text.hidden * size * steps if p.reuse_image_features else 0
     kept = config.keep_checkpoints + 1
     first = shape.parameters * size if update_settings(config).kl_coef and not adapted else 0
     return (
@@ -371,5 +372,6 @@ def memory_parts(config: RunConfig, shape: ModelShape, load: Load, n: int) -> tu
         *_teacher_parts(config, shape),
         Part(f"pictures of {steps} steps", ram=load.pixels * steps),
         Part("the same, processed (policy.cache_inputs)", ram=cached),
+        Part("their features (policy.reuse_image_features)", ram=features),
         Part(f"weights and moments in {kept} checkpoints", disk=3 * trained * kept),
     )

@@ -253,6 +253,17 @@ def test_what_an_option_adds_is_there() -> None:
     assert total(plan("ppo.entropy_coef=0.1"), "logits") > total(base, "logits")
 
 
+def test_features_that_are_used_again_take_the_place_of_pixels_in_memory() -> None:
+    def ram(*options: str) -> dict[str, float]:
+        plan = make_plan(load_config("qwen2.5-vl-3b-24gb", options))
+        return {part.name: part.ram for part in plan.parts}
+
+    kept, plain = ram("policy.cache_inputs=true"), ram("policy.reuse_image_features=false")
+    assert kept["their features (policy.reuse_image_features)"] == 1024 * 123 * 2048 * 2  # steps, tokens, width, bytes
+    assert kept.get("the same, processed (policy.cache_inputs)", 0) == 0
+    assert plain.get("their features (policy.reuse_image_features)", 0) == 0
+
+
 def test_what_is_proposed_fits_and_nothing_of_it_is_idle(large: Plan) -> None:
     config = load_config("qwen2.5-vl-7b-points24")
     limit = 24 * GB
