@@ -21,6 +21,7 @@ from gtr_agents.parsing import parse_answer
 from gtr_agents.policies import lora
 from gtr_agents.policies.checkpointing import checkpointable_layers, checkpointing
 from gtr_agents.policies.features import check_features, model_arguments, replace_pixels
+from gtr_agents.policies.generation import Generated, capture_hidden, draw_seeds, score_answers, write_answers
 from gtr_agents.policies.inputs import append_answers, collate, encode
 from gtr_agents.policies.loading import (
     check_processor,
@@ -43,24 +44,6 @@ if TYPE_CHECKING:
 
 SCORED_ENTRIES = 2**27
 """Logits of answers that are scored at once: half a gigabyte in fp32, of which there are some copies for a moment."""
-
-
-@dataclass(slots=True)
-class _Generated:
-    """Answers of a batch with what the model says of them. B responses, T tokens (padded)."""
-
-    tokens: np.ndarray[Any, Any]
-    """Sampled token ids, int64 [B, T]."""
-    lengths: list[int]
-    """How many of them are real, the end token included; B."""
-    log_probs: torch.Tensor
-    """Of the tokens at the sampling temperature, fp32 [B, T]."""
-    log_probs_t1: torch.Tensor
-    """The same at temperature 1."""
-    entropies: torch.Tensor
-    """Entropy at each position in nats, fp32 [B, T]."""
-    hidden: torch.Tensor
-    """Last hidden state of the last prompt token, [B, H]."""
 
 
 @dataclass(slots=True)
@@ -361,28 +344,16 @@ class VLMPolicy:
         generator: torch.Generator | Sequence[torch.Generator] | None,
         temperature: float,
         max_new_tokens: int,
-    ) -> _Generated:
+    ) -> Generated:
         """Let the model write answers; everything comes from the pass that samples."""
         del prompts
-        inputs = collate(encoded, self.pad_id, self.device)
-        recorder = SamplingRecorder(self.banned, temperature, generator)
-        with _capture_hidden(self.model) as hidden:
-            sequences = self._network.generate(
-                **model_arguments(inputs),
-                synced_gpus=False,  # weights are whole, also of a model that is split while it trains
-                max_new_tokens=max_new_tokens,
-                logits_processor=[recorder],
-                eos_token_id=self.eos_id,
-                pad_token_id=self.pad_id,
-            )
-        tokens = sequences[:, inputs["input_ids"].shape[1] :].cpu().numpy()
-        return _Generated(
-            tokens=tokens,
-            lengths=_answer_lengths(tokens, self.eos_id),
-            log_probs=torch.stack(recorder.log_probs, 1),
-            log_probs_t1=torch.stack(recorder.log_probs_t1, 1),
-            entropies=torch.stack(recorder.entropies, 1),
-            hidden=hidden[0][:, -1],
+        return write_answers(
+            self._network,
+            collate(encoded, self.pad_id, self.device),
+            SamplingRecorder(self.banned, temperature, generator),
+            max_new_tokens=max_new_tokens,
+            eos_id=self.eos_id,
+            pad_id=self.pad_id,
         )
 
     def _generate_by_engine(
@@ -392,7 +363,7 @@ class VLMPolicy:
         generator: torch.Generator | Sequence[torch.Generator] | None,
         temperature: float,
         max_new_tokens: int,
-    ) -> _Generated:
+    ) -> Generated:
         """Let the engine write answers with the present weights, and score them with the model."""
         assert self.engine is not None
         del encoded
@@ -400,24 +371,13 @@ class VLMPolicy:
         if has != self._engine_has:
             self.engine.load(self)
             self._engine_has = has
-        seeds = None if generator is None else _draw_seeds(generator, len(prompts))
+        seeds = None if generator is None else draw_seeds(generator, len(prompts))
         token_ids = self.engine.generate(prompts, temperature=temperature, max_new_tokens=max_new_tokens, seeds=seeds)
         inputs, targets, _ = self._with_answers(prompts, [np.array(ids, np.int64) for ids in token_ids])
-        with _capture_hidden(self.model) as hidden:
-            logits = self._network(
-                **model_arguments(inputs), use_cache=False, logits_to_keep=targets.shape[1] + 1
-            ).logits[:, :-1]
-        log_probs = policy_log_probs(logits, self.banned, temperature)
-        at_one = log_probs if temperature == 1.0 else policy_log_probs(logits, self.banned, 1.0)
-        chosen = targets.unsqueeze(-1)
-        return _Generated(
-            tokens=targets.cpu().numpy(),
-            lengths=[len(ids) for ids in token_ids],
-            log_probs=log_probs.gather(-1, chosen).squeeze(-1),
-            log_probs_t1=at_one.gather(-1, chosen).squeeze(-1),
-            entropies=entropy_of(log_probs),
-            hidden=hidden[0][:, 0],
-        )
+        with capture_hidden(self.model) as hidden:
+            logits = self._logits(inputs, targets.shape[1] + 1)[:, :-1]
+        lengths = [len(ids) for ids in token_ids]
+        return score_answers(logits, hidden[0][:, 0], targets, lengths, self.banned, temperature)
 
     def prompt_tokens(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt as the model sees it, placeholders of the picture included."""
@@ -428,7 +388,7 @@ class VLMPolicy:
     def predict_values(self, prompts: Sequence[Prompt]) -> list[float]:
         """Predict the values of the states the prompts show; one float each."""
         inputs = collate(self._encode(prompts), self.pad_id, self.device)
-        with _capture_hidden(self.model) as hidden:
+        with capture_hidden(self.model) as hidden:
             self._logits(inputs, 1)
         values: list[float] = self.value_head(hidden[0][:, -1]).cpu().tolist()
         return values
@@ -456,10 +416,8 @@ class VLMPolicy:
         """
         inputs, targets, mask = self._with_answers(prompts, token_ids)
         length = targets.shape[1]
-        with _capture_hidden(self.model) as hidden, checkpointing(self._checkpointed):
-            logits = self._network(
-                **model_arguments(inputs), use_cache=False, logits_to_keep=0 if with_prompts else length + 1
-            ).logits
+        with capture_hidden(self.model) as hidden, checkpointing(self._checkpointed):
+            logits = self._logits(inputs, 0 if with_prompts else length + 1)
         prompt_loss = logits.new_zeros(())
         if with_prompts:
             prompt_loss = self._prompt_loss(logits[:, : -length - 1], inputs["input_ids"][:, 1:-length])
@@ -712,35 +670,6 @@ class VLMPolicy:
         }
         (folder / "policy.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         return folder
-
-
-def _draw_seeds(generator: torch.Generator | Sequence[torch.Generator], n: int) -> list[int]:
-    """A seed for each of n prompts, all from one generator or each from its own."""
-    generators = [generator] * n if isinstance(generator, torch.Generator) else generator
-    return [int(torch.randint(2**31, (), generator=g, device=g.device)) for g in generators]
-
-
-def _answer_lengths(tokens: np.ndarray[Any, Any], eos_id: int) -> list[int]:
-    """Number of real tokens per row of [B, T], the end token included."""
-    ends = tokens == eos_id
-    lengths: list[int] = np.where(ends.any(1), ends.argmax(1) + 1, tokens.shape[1]).tolist()
-    return lengths
-
-
-@contextmanager
-def _capture_hidden(model: Any) -> Iterator[list[torch.Tensor]]:
-    """Collect the input of the output layer in the first forward: last hidden states [B, kept positions, H]."""
-    captured: list[torch.Tensor] = []
-
-    def keep(_module: Any, args: tuple[torch.Tensor, ...]) -> None:
-        if not captured:
-            captured.append(args[0])
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(keep)
-    try:
-        yield captured
-    finally:
-        handle.remove()
 
 
 def _load(
