@@ -171,6 +171,7 @@ class Learner:
         self._instructions: str | None = None
         self.watchdog = watchdog
         self._tasks = _TaskSeeds(seed, self.ranks)
+        self._torn = False
         self._boundaries: list[dict[str, Any]] = [{"tasks_drawn": 0, "running": None}] * self.ranks.size
         """Where the episodes of each process that go on stood after the last whole update."""
 
@@ -310,7 +311,9 @@ class Learner:
         One that processes were making in pieces cannot be taken back, see :attr:`can_be_saved`.
         """
         if self.policy.is_split:
+            self._torn = True
             yield
+            self._torn = False
             return
         parameters = self.policy.trainable_parameters()
         weights = [parameter.detach().clone() for parameter in parameters]
@@ -398,8 +401,8 @@ class Learner:
 
     @property
     def can_be_saved(self) -> bool:
-        """False if an update of a split model was interrupted: no process has the whole model then."""
-        return self.policy.is_whole
+        """False if an update of a split model was interrupted: no process has what was there before it."""
+        return self.policy.is_whole and not self._torn
 
     def save(self, folder: str | Path) -> Path:
         """Write policy, optimizer, teacher and counters; complete or not at all.
@@ -411,7 +414,7 @@ class Learner:
             CheckpointError: if this process holds a piece of the model only, see :attr:`can_be_saved`.
         """
         if not self.can_be_saved:
-            raise CheckpointError("The model is in pieces over the processes, and an update of it was interrupted.")
+            raise CheckpointError("An update was interrupted that processes were making with the model in pieces.")
         folder = Path(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = folder.with_name(folder.name + ".tmp")

@@ -174,14 +174,26 @@ def test_a_model_beside_an_engine_is_not_split() -> None:
         policy.split()
 
 
-def test_an_update_in_pieces_that_was_interrupted_is_not_saved(tmp_path: Path) -> None:
-    class Pieces:
-        is_whole = False
+@pytest.mark.parametrize("gathered", [False, True])
+def test_an_update_in_pieces_that_was_interrupted_is_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gathered: bool
+) -> None:
+    """Not in the middle of it, and not when the weights are whole again but the update is not counted yet."""
 
-    algorithm = PPO(tiny_policy(), text_env, rollout=RolloutSettings(hands=1))
-    assert algorithm.can_be_saved
+    class Pieces:
+        is_whole = True
+
+    def interrupted(*_: object) -> None:
+        Pieces.is_whole = gathered
+        raise KeyboardInterrupt
+
+    algorithm = PPO(tiny_policy(), text_env, rollout=RolloutSettings(hands=1, attempts=1))
     algorithm.policy._split = Pieces()  # type: ignore[assignment]
+    assert algorithm.can_be_saved
+    monkeypatch.setattr(algorithm, "update", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        algorithm.learn(updates=1)
     assert not algorithm.can_be_saved
-    with pytest.raises(CheckpointError, match="in pieces"):
+    with pytest.raises(CheckpointError, match="model in pieces"):
         algorithm.save(tmp_path / "checkpoint")
     assert not list(tmp_path.iterdir())
