@@ -18,6 +18,7 @@ import pytest
 from gtr_agents import trackers
 from gtr_agents.config import load_config
 from gtr_agents.errors import ConfigError, DependencyError
+from gtr_agents.files import LOCK
 from gtr_agents.recorder import RunFolder
 from gtr_agents.trackers import IDS_FILE, Trackers, check_trackers
 
@@ -189,7 +190,7 @@ def test_a_missing_package_is_told_before_anything_is_trained(tmp_path: Path, mo
     monkeypatch.setattr(trackers, "find_spec", lambda _: None)
     with pytest.raises(DependencyError, match=r"package 'trackio' is not installed. Run: pip install \"gtr-suite\[tra"):
         gtr_agents.train("tiny-points24", out=tmp_path / "run", overrides=["trackers=[trackio]"], quiet=True)
-    assert not list((tmp_path / "run").iterdir())
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [LOCK]
 
 
 def test_wandb_without_a_key_is_told_before_it_can_ask(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,8 @@ from gtr_agents.policies.vlm import VLMPolicy
 from gtr_agents.recorder import RunFolder
 from gtr_envs.wrappers import TextAction
 
+pytestmark = pytest.mark.no_cover  # whole runs: what they pass through is measured elsewhere
+
 SMALL = [
     "policy.tiny={hidden_size: 64, layers: 2, heads: 2, ff_size: 128, vision_layers: 1}",
     "policy.max_new_tokens=24",

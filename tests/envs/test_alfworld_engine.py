@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("textworld")
-pytestmark = pytest.mark.alfworld
+pytestmark = [pytest.mark.alfworld, pytest.mark.no_cover]
 
 from gtr_envs.alfworld import expert, textworld_backend  # noqa: E402 - after it is known that the engine is there
 from gtr_envs.alfworld.games import (  # noqa: E402

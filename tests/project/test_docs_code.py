@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.no_cover  # whole runs: what they pass through is measured elsewhere
+
 DOCS = Path(__file__).parents[2] / "docs"
 SESSION = ">>> "
 """Blocks with this are read as sessions by test_readme.py."""

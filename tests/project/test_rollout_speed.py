@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+pytestmark = pytest.mark.no_cover  # whole runs: what they pass through is measured elsewhere
+
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "docs" / "results_data" / "rollouts"
 SMALL = ["policy.max_new_tokens=8"]

@@ -11,6 +11,8 @@ import pytest
 
 from gtr_agents.config import load_config
 
+pytestmark = pytest.mark.no_cover  # whole runs: what they pass through is measured elsewhere
+
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "docs" / "results_data"
 
