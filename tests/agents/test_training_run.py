@@ -49,8 +49,18 @@ SMALL = [
     "evaluation.recorded=2",
     "guidance.beta=5.0",
 ]
-QUICK = [*SMALL, "evaluation.episodes=2", "evaluation.every=0", "evaluation.recorded=0"]
+SHORT_EPISODES = "env.evaluation={max_tokens: 8, illegal: terminate}"
+QUICK = [*SMALL, SHORT_EPISODES, "evaluation.episodes=2", "evaluation.every=0", "evaluation.recorded=0"]
 """Without what a test of the training itself does not look at."""
+BRIEF = [
+    *SMALL,
+    SHORT_EPISODES,
+    "ppo.minibatch_size=8",
+    "evaluation.episodes=4",
+    "evaluation.interim_episodes=2",
+    "evaluation.recorded=1",
+]
+"""A run with all its parts, each as short as may be: what runs that were broken have to come to."""
 LAST = "update-000002"
 """The checkpoint after all updates of these settings."""
 SUMMARY = {
@@ -130,6 +140,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def start(run: Path) -> Path:
     return run / "checkpoints" / "start"
+
+
+@pytest.fixture(scope="module")
+def whole(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A brief run that nothing has broken; tests that change it work on a copy."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert train(folder, "--start", str(start), overrides=BRIEF) == 0
+    return folder
 
 
 def read(folder: Path, name: str = "summary.json") -> dict[str, Any]:
@@ -355,10 +373,10 @@ def test_an_interruption_before_training_says_what_is_left(
 
 
 def test_an_interrupted_run_is_saved_and_goes_on_as_if_nothing_had_happened(
-    run: Path, tmp_path: Path, interrupted_after_first_update: pytest.MonkeyPatch
+    start: Path, whole: Path, tmp_path: Path, interrupted_after_first_update: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "broken"
-    assert train(folder) == 130
+    assert train(folder, "--start", str(start), overrides=BRIEF) == 130
     summary = read(folder)
     assert (summary["interrupted"], summary["updates"]) == (True, 1)
     assert "success_rate_before" in summary
@@ -366,30 +384,27 @@ def test_an_interrupted_run_is_saved_and_goes_on_as_if_nothing_had_happened(
     assert (folder / "report.html").is_file()
     interrupted_after_first_update.undo()
     assert gtr("train", "--resume", str(folder), "--quiet") == 0
-    ended, expected = read(folder), read(run)
+    ended, expected = read(folder), read(whole)
     assert ended["interrupted"] is False
     same = ("updates", "env_steps", "success_rate_before", "success_rate_after", "success_rate_teacher", "episodes")
     assert {key: ended[key] for key in same} == {key: expected[key] for key in same}
-    assert updates(folder) == updates(run)
-    for part in ("model.safetensors", "algorithm.safetensors", "value_head.safetensors"):
-        last = Path("checkpoints") / LAST / part
-        assert (folder / last).read_bytes() == (run / last).read_bytes()
+    assert_same(folder, whole)
 
 
-def test_lines_later_than_the_checkpoint_are_written_once(run: Path, tmp_path: Path) -> None:
+def test_lines_later_than_the_checkpoint_are_written_once(whole: Path, tmp_path: Path) -> None:
     """A crash can come after the metrics of an update and before its checkpoint."""
     folder = tmp_path / "crashed"
-    shutil.copytree(run, folder)
+    shutil.copytree(whole, folder)
     with (folder / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"update": 3, "train/policy_loss": 0.0}) + "\n")
     assert gtr("train", "--resume", str(folder), "--quiet") == 0
     assert [line["update"] for line in updates(folder)] == [1, 2]
-    before, after = (list(RunFolder.open(path).episodes()) for path in (run, folder))
+    before, after = (list(RunFolder.open(path).episodes()) for path in (whole, folder))
     assert [episode["id"] for episode in after] == [episode["id"] for episode in before]
 
 
 def test_an_update_that_is_interrupted_in_the_middle_is_taken_back(
-    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, calls = tmp_path / "broken", [0]
     original = PPO.losses
@@ -403,59 +418,59 @@ def test_an_update_that_is_interrupted_in_the_middle_is_taken_back(
         return original(self, batch)
 
     monkeypatch.setattr(PPO, "losses", interrupt)
-    assert train(folder, "--start", str(start), overrides=[*QUICK, "ppo.minibatch_size=8"]) == 130
+    assert train(folder, "--start", str(start), overrides=BRIEF) == 130
     assert read(folder)["updates"] == 1
     monkeypatch.undo()
-    whole = tmp_path / "whole"
-    assert train(whole, "--start", str(start), overrides=[*QUICK, "ppo.minibatch_size=8"]) == 0
     assert gtr("train", "--resume", str(folder), "--quiet") == 0
-    assert updates(folder) == updates(whole)
-    last = Path("checkpoints") / LAST / "model.safetensors"
-    assert (folder / last).read_bytes() == (whole / last).read_bytes()
+    assert_same(folder, whole)
 
 
 @pytest.mark.parametrize("place", ["train_sft", "_start_evaluation", "_final_evaluation"])
 def test_a_run_that_broke_outside_its_updates_goes_on_as_if_nothing_had_happened(
-    place: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: str, start: Path, run: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    folder = tmp_path / "broken"
+    folder, given = tmp_path / "broken", [] if place == "train_sft" else ["--start", str(start)]
     monkeypatch.setattr(training, place, interrupt)
-    assert train(folder) == 130
+    assert train(folder, *given, overrides=BRIEF) == 130
     monkeypatch.undo()
     assert gtr("train", "--resume", str(folder), "--quiet") == 0
-    assert_same(folder, run)
+    assert_same(folder, whole, imitated=[] if given else imitated(run))
 
 
-def test_a_run_that_has_ended_ends_again_the_same(run: Path, tmp_path: Path) -> None:
+def test_a_run_that_has_ended_ends_again_the_same(whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "again"
-    shutil.copytree(run, folder)
+    shutil.copytree(whole, folder)
     assert gtr("train", "--resume", str(folder), "--quiet") == 0
-    assert_same(folder, run)
+    assert_same(folder, whole)
 
 
-def assert_same(folder: Path, expected: Path) -> None:
-    """The same weights, metrics and recorded episodes, but for clocks."""
+def imitated(folder: Path) -> list[dict[str, Any]]:
+    """The lines of the supervised start."""
+    return [line for line in metrics(folder) if "sft/loss" in line]
+
+
+def assert_same(folder: Path, expected: Path, imitated: list[dict[str, Any]] | None = None) -> None:
+    """The same weights, metrics and recorded episodes, but for clocks; ``imitated`` are metrics that came before."""
     for part in ("model.safetensors", "algorithm.safetensors", "value_head.safetensors"):
         last = Path("checkpoints") / LAST / part
         assert (folder / last).read_bytes() == (expected / last).read_bytes()
     clocks = ("seconds", "steps_per_second")
     lines = [
-        [{key: value for key, value in line.items() if not key.endswith(clocks)} for line in metrics(path)]
-        for path in (folder, expected)
+        [{key: value for key, value in line.items() if not key.endswith(clocks)} for line in written]
+        for written in (metrics(folder), [*(imitated or []), *metrics(expected)])
     ]
     assert lines[0] == lines[1]
     assert list(RunFolder.open(folder).episodes()) == list(RunFolder.open(expected).episodes())
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    start: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "damaged"
-    overrides = [*SMALL, "checkpoint_every=1"]
-    assert train(folder, overrides=overrides) == 0
+    assert train(folder, "--start", str(start), overrides=[*BRIEF, "checkpoint_every=1"]) == 0
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["start", "update-000001", LAST]
     with (folder / "checkpoints" / LAST / "model.safetensors").open("r+b") as file:
         file.seek(1000)
@@ -465,7 +480,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     told = " ".join(capsys.readouterr().out.split())
     assert re.search(rf"Passing over a damaged checkpoint: \S*{LAST}/model.safetensors is not the file", told)
     assert f"Resuming {folder} after update 1." in told
-    assert_same(folder, run)
+    assert_same(folder, whole)
     for path in (folder / "checkpoints").glob("update-*/model.safetensors"):
         path.unlink()
     assert gtr("train", "--resume", str(folder)) == 2
@@ -473,7 +488,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
 
 
 def test_after_a_full_disk_the_run_goes_on_from_the_checkpoint_before(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    start: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     resource = pytest.importorskip("resource")
     save = PPO.save
@@ -490,48 +505,54 @@ def test_after_a_full_disk_the_run_goes_on_from_the_checkpoint_before(
 
     monkeypatch.setattr(PPO, "save", save_on_full_disk)
     folder = tmp_path / "full"
-    assert train(folder, overrides=[*SMALL, "checkpoint_every=1"]) == 2
+    assert train(folder, "--start", str(start), overrides=[*BRIEF, "checkpoint_every=1"]) == 2
     told = " ".join(capsys.readouterr().err.split())
     assert re.search(r"The checkpoint of update 2 could not be written .*make room, then go on with", told)
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["start", "update-000001"]
     monkeypatch.undo()
     assert gtr("train", "--resume", str(folder), "--quiet") == 0
-    assert_same(folder, run)
+    assert_same(folder, whole)
 
 
 @pytest.mark.usefixtures("ctrl_c_is_heard")
-@pytest.mark.parametrize("n", [5, 70], ids=["collecting", "evaluating"])
+@pytest.mark.parametrize("phase", ["collecting", "evaluating"])
 @pytest.mark.parametrize(("trouble", "told"), [("hangs", "has not come back"), ("breaks", "failed after reset")])
 def test_a_run_whose_environment_is_in_trouble_is_saved_and_goes_on(
     trouble: str,
     told: str,
-    n: int,
-    run: Path,
+    phase: str,
+    start: Path,
+    whole: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     folder, step, calls = tmp_path / "stuck", TextAction.step, [0]
+    owner, name, n = {"collecting": (PPO, "collect", 5), "evaluating": (training._Watcher, "interim", 2)}[phase]
+    work = getattr(owner, name)
 
     def in_trouble(self: Any, action: str) -> Any:
-        if (folder / "start.json").is_file():  # training has begun
-            calls[0] += 1
+        calls[0] += 1
         if calls[0] == n and trouble == "hangs":
             time.sleep(100)
         if calls[0] == n:
             raise OSError("the simulator is gone")
         return step(self, action)
 
-    monkeypatch.setattr(TextAction, "step", in_trouble)
-    assert train(folder, overrides=[*SMALL, "limits.step_s=2"]) == 2
+    def begun(*arguments: Any) -> Any:
+        monkeypatch.setattr(TextAction, "step", in_trouble)
+        return work(*arguments)
+
+    monkeypatch.setattr(owner, name, begun)
+    assert train(folder, "--start", str(start), overrides=[*BRIEF, "limits.step_s=1"]) == 2
     error = " ".join(capsys.readouterr().err.split())
     assert re.search(rf"Environment \d+, step\(.*{told}", error)
-    saved = "update-000000" if n == 5 else "update-000001"
+    saved = "update-000000" if phase == "collecting" else "update-000001"
     assert [path.name for path in (folder / "checkpoints").glob("update-*")] == [saved]
     assert (folder / "hang.txt").is_file() is (trouble == "hangs")
     monkeypatch.undo()
     assert gtr("train", "--resume", str(folder), "--quiet") == 0
-    assert_same(folder, run)
+    assert_same(folder, whole)
 
 
 def test_a_loss_that_is_not_finite_leaves_its_samples_and_a_checkpoint(
@@ -570,7 +591,7 @@ def test_the_time_limit_ends_a_run_with_its_evaluation(start: Path, tmp_path: Pa
 # --- from Python ------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_from_python_is_the_commands(start: Path, tmp_path: Path) -> None:
+def test_a_run_from_python_is_the_commands(start: Path, whole: Path, tmp_path: Path) -> None:
     heard: list[int] = []
 
     class Listener:
@@ -582,13 +603,12 @@ def test_a_run_from_python_is_the_commands(start: Path, tmp_path: Path) -> None:
             del rollout, metrics
             heard.append(learner.n_updates)
 
-    options: dict[str, Any] = {"seed": 1, "overrides": QUICK, "start": start, "quiet": True}
+    options: dict[str, Any] = {"seed": 1, "overrides": BRIEF, "start": start, "quiet": True}
     done = gtr_agents.train("tiny-points24", out=tmp_path / "python", callbacks=[Listener()], **options)
     assert done is not None
     assert (heard, done.summary["updates"], done.report.is_file()) == ([1, 2], 2, True)
     assert done.model == done.folder / "checkpoints" / LAST
-    assert train(tmp_path / "command", "--start", str(start), overrides=QUICK) == 0
-    assert_same(tmp_path / "command", done.folder)
+    assert_same(done.folder, whole)
     again = gtr_agents.resume(done.folder, quiet=True)
     assert again is not None
     assert again.summary["success_rate_after"] == done.summary["success_rate_after"]
