@@ -41,7 +41,7 @@ OPTIONS = [
     "policy.max_new_tokens=6",
     "policy.value_widths=[4, 4]",
     "threads=1",
-    "env.evaluation={max_tokens: 4}",
+    "env.evaluation={max_tokens: 4, illegal: terminate}",
     "env.kwargs={max_tokens: 4, image_size: 64}",
     "sft.steps=3",
     "sft.batch_size=4",
@@ -94,6 +94,7 @@ POINTS: dict[str, tuple[Any, str]] = {
 
 def warm_up(folder: Path) -> None:
     """Have everything imported that a run imports on its way, so that no fork does it again; nothing is computed."""
+    os.fsync = lambda _: None  # what the kernel has been given outlives the process that is killed
     for module in ("gtr_agents.replay", "gtr_agents.report", "matplotlib.pyplot", "stable_baselines3.common.logger"):
         importlib.import_module(module)
     policy = build_policy(load_config("tiny-ezpoints", OPTIONS), 0)
