@@ -30,9 +30,10 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "agents"))
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests" / "agents")]
 
-from small_families import save_idefics3, save_llava_next, save_qwen2_5_vl  # noqa: E402 - the path comes first
+from environments import write_page  # noqa: E402 - the paths come first
+from small_families import save_idefics3, save_llava_next, save_qwen2_5_vl  # noqa: E402
 from tensor_memory import TensorMemory  # noqa: E402
 
 from gtr_agents.build import build_algorithm, build_policy  # noqa: E402
@@ -41,7 +42,7 @@ from gtr_agents.plan import Plan, make_plan  # noqa: E402
 
 DATA = ROOT / "docs" / "results_data" / "plan"
 PAGE = ROOT / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- plan: begin -->", "<!-- plan: end -->"
+MARKS = ("<!-- plan: begin -->", "<!-- plan: end -->")
 SIZES: dict[str, tuple[Callable[..., Path], dict[str, Any], dict[str, Any]]] = {
     "20M": (
         save_qwen2_5_vl,
@@ -309,13 +310,6 @@ def report(folder: Path) -> str:
     return "\n".join(text)
 
 
-def write_page(page: Path, text: str) -> None:
-    """Put the table between its markers."""
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
-
-
 def main() -> None:
     """Measure, or write the tables again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -328,7 +322,7 @@ def main() -> None:
         return
     if not arguments.tables:
         measure(arguments.only)
-    write_page(PAGE, report(DATA))
+    write_page(PAGE, report(DATA), MARKS)
 
 
 if __name__ == "__main__":

@@ -105,12 +105,12 @@ def run_evaluation(evaluation: Evaluation, console: Console) -> list[dict[str, A
         GtrError: if something cannot be loaded, asked or played; what was played stays in the folder. If another
             evaluation writes to the same folder.
     """
-    with nullcontext() if evaluation.folder is None else sole_writer(evaluation.folder):
-        return _evaluate(evaluation, console)
-
-
-def _evaluate(evaluation: Evaluation, console: Console) -> list[dict[str, Any]]:
     sets = find_sets(evaluation.on)
+    with nullcontext() if evaluation.folder is None else sole_writer(evaluation.folder):
+        return _evaluate(sets, evaluation, console)
+
+
+def _evaluate(sets: Sequence[EpisodeSet], evaluation: Evaluation, console: Console) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
     for spec in evaluation.models:
         with open_player(

@@ -17,7 +17,7 @@ T = TypeVar("T")
 PATIENCE = timedelta(days=7)
 """How long a process waits for another, e.g. while that one evaluates. A process that dies is noticed at once."""
 
-KEEP_LAYERS = ("false", "0", "no", "shard_grad_op", "no_shard")
+KEEP_LAYERS = ("false", "shard_grad_op")
 """Values of FSDP_RESHARD_AFTER_FORWARD, of its second and its first version, that keep layers between the passes."""
 
 

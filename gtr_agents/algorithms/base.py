@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from gtr_agents.watchdog import Watchdog
 
 MakeEnv = Callable[[], gym.Env[Any, Any]]
+PER_EPISODE = ("success", "return", "episode_length", "self_bleu")
+"""What the names of metrics begin with that are means over episodes; the others are means over steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,16 +277,10 @@ class Learner:
             raise stop
 
     def _rollout_metrics(self, rollout: Rollout) -> dict[str, float]:
-        """What was collected; of several processes, the mean over them, by their numbers of episodes."""
+        """What was collected, by all processes together."""
         metrics = trajectory_metrics(rollout.trajectories)
         if self.ranks.size > 1:
-            parts = [part for part in self.ranks.gather(metrics) if part["episodes"]]
-            for name in sorted({name for part in parts for name in part} - {"episodes", "steps"}):
-                having = [part for part in parts if name in part]
-                total = sum(part["episodes"] for part in having)
-                metrics[name] = sum(part["episodes"] * part[name] for part in having) / total
-            metrics |= {name: sum(part[name] for part in parts) for name in ("episodes", "steps")}
-            metrics["processes"] = self.ranks.size
+            metrics = _together(self.ranks.gather(metrics)) | {"processes": self.ranks.size}
         metrics["seconds"] = rollout.seconds
         metrics["steps_per_second"] = len(rollout.steps) / max(rollout.seconds, 1e-9)
         return {f"rollout/{name}": value for name, value in metrics.items()}
@@ -301,7 +297,9 @@ class Learner:
         started = time.perf_counter()
         metrics = guidance.annotate(rollout, self.teacher_view(callbacks), progress)
         if self.ranks.size > 1:
-            metrics = _mean_over_steps(self.ranks.gather((len(rollout.steps), metrics)))
+            counts = {"episodes": 0.0, "steps": float(len(rollout.steps))}
+            together = _together(self.ranks.gather(metrics | counts))
+            metrics = {name: value for name, value in together.items() if name not in counts}
         return metrics | {"guidance/seconds": time.perf_counter() - started}
 
     @contextlib.contextmanager
@@ -505,13 +503,15 @@ class Learner:
         return [response.answer.action or "" for response in self.policy.act(prompts, generator=generator)]
 
 
-def _mean_over_steps(parts: Sequence[tuple[int, dict[str, float]]]) -> dict[str, float]:
-    """Means of metrics over processes, by their numbers of steps; of each metric over those that have it."""
-    means = {}
-    for name in dict.fromkeys(name for _, metrics in parts for name in metrics):
-        having = [(steps, metrics[name]) for steps, metrics in parts if name in metrics]
-        means[name] = sum(steps * value for steps, value in having) / max(sum(steps for steps, _ in having), 1)
-    return means
+def _together(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Metrics of all processes from those of each: sums of ``episodes`` and ``steps``, means of the others by these."""
+    together = {name: sum(part[name] for part in parts) for name in ("episodes", "steps")}
+    for name in sorted({name for part in parts for name in part} - together.keys()):
+        weight = "episodes" if name.startswith(PER_EPISODE) else "steps"
+        having = [part for part in parts if name in part]
+        if total := sum(part[weight] for part in having):
+            together[name] = sum(part[weight] * part[name] for part in having) / total
+    return together
 
 
 class _TaskSeeds:

@@ -15,6 +15,8 @@ from gtr_agents.policies.inputs import Inputs
 
 FEATURES = "image_features"
 """Name of the features among the inputs of a prompt, [picture tokens, H]."""
+AT_ONCE = 32
+"""Pictures that the vision part is shown at once; there may be a whole minibatch of them."""
 PIXELS = ("pixel_values", "pixel_attention_mask")
 """Inputs that the features replace."""
 
@@ -61,10 +63,13 @@ def replace_pixels(model: Any, rows: Sequence[Inputs], device: torch.device) -> 
         The inputs of each prompt, on the CPU as they came.
     """
     taken = [name for name in inspect.signature(model.get_image_features).parameters if name in rows[0]]
-    batch = {name: torch.cat([row[name] for row in rows]).to(device) for name in taken}
-    features = model.get_image_features(**batch, return_dict=True).pooler_output
+    features: list[torch.Tensor] = []
+    for start in range(0, len(rows), AT_ONCE):
+        piece = rows[start : start + AT_ONCE]
+        batch = {name: torch.cat([row[name] for row in piece]).to(device) for name in taken}
+        features += [own.cpu() for own in model.get_image_features(**batch, return_dict=True).pooler_output]
     return [
-        {name: tensor for name, tensor in row.items() if name not in PIXELS} | {FEATURES: own.cpu()}
+        {name: tensor for name, tensor in row.items() if name not in PIXELS} | {FEATURES: own}
         for row, own in zip(rows, features, strict=True)
     ]
 

@@ -8,7 +8,7 @@ while the others wait - so between updates all weights are gathered, once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,13 +26,15 @@ class SplitModel:
     Args:
         model: a transformers model, the one whose forward is called (not an adapter around it); the same in all
             processes. It is split in place and left whole.
+        saved_names: what is in its state dict, or that of an adapter around it: once split, it would tell pieces.
         free_layers: True frees a layer between its forward and its backward pass, and gathers it twice.
 
     Raises:
         ModelError: if the model does not mark its layers.
     """
 
-    def __init__(self, model: Any, *, free_layers: bool = True) -> None:
+    def __init__(self, model: Any, *, saved_names: Sequence[str], free_layers: bool = True) -> None:
+        self.saved_names = saved_names
         device = next(model.parameters()).device
         mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
         for part in (*reversed(checkpointable_layers(model)), model):  # what is inside first

@@ -138,7 +138,6 @@ class VLMPolicy:
         self._engine_has: list[int] | None = None
         self._acts_as_other = False
         self._checkpointed = checkpointable_layers(model) if gradient_checkpointing else []
-        self._saved_names = list(model.state_dict())
         self._split: SplitModel | None = None
         self.model.eval()
 
@@ -519,7 +518,8 @@ class VLMPolicy:
                 "again cannot be split over processes. Set policy.quantization to none, policy.engine to transformers "
                 "and policy.reuse_image_features to false, or launch without FSDP."
             )
-        self._split = SplitModel(self._network, free_layers=free_layers)
+        names = list(self.model.state_dict())
+        self._split = SplitModel(self._network, saved_names=names, free_layers=free_layers)
 
     @property
     def is_split(self) -> bool:
@@ -643,7 +643,7 @@ class VLMPolicy:
         if self._split is None:
             return None
         tensors = dict(self.model.named_parameters(remove_duplicate=False)) | dict(self.model.named_buffers())
-        return {name: tensors[name].detach() for name in self._saved_names}
+        return {name: tensors[name].detach() for name in self._split.saved_names}
 
     def save(self, folder: str | Path) -> Path:
         """Write model (or adapter), processor, value head and settings to ``folder``; safetensors and JSON only.

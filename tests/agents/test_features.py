@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from small_models import answered, generator, prompts_of, text_env, tiny_policy
 
 from gtr_agents.algorithms.base import RolloutSettings
 from gtr_agents.algorithms.ppo import PPO, PPOSettings
 from gtr_agents.errors import ConfigError, ModelError
 from gtr_agents.guidance.reverse_kl import ReverseKL
+from gtr_agents.policies import features
 from gtr_agents.policies.features import FEATURES, check_features
 from gtr_agents.policies.vlm import VLMPolicy
 from gtr_agents.teachers.merged import TeacherManager
@@ -126,3 +128,14 @@ def test_answers_can_be_repeated_with_features(family_folder: Path) -> None:
     prompts = prompts_of("paper", 3)
     texts = [[r.text for r in policy.act(prompts, generator=generator(3))] for _ in range(2)]
     assert texts[0] == texts[1]
+
+
+def test_many_pictures_are_shown_in_pieces(family_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = prompts_of("paper", 5)
+    whole = loaded(family_folder, reuse_image_features=True)._encode(prompts)
+    monkeypatch.setattr(features, "AT_ONCE", 2)
+    policy = loaded(family_folder, reuse_image_features=True)
+    counter = Counter(policy)
+    for mine, theirs in zip(policy._encode(prompts), whole, strict=True):
+        assert torch.allclose(mine[FEATURES], theirs[FEATURES], atol=1e-5)
+    assert counter.calls == 3

@@ -7,15 +7,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_models import largest_difference, same_weights, text_env, tiny_policy, weights_of
+from small_models import largest_difference, random_rollout, same_weights, text_env, tiny_policy, weights_of
 from two_ranks import UPDATES, adapted_policy, learner
 
 from gtr_agents.algorithms.base import RolloutSettings
-from gtr_agents.algorithms.ppo import PPO
+from gtr_agents.algorithms.ppo import PPO, PPOSettings
+from gtr_agents.diagnostics import trajectory_metrics
 from gtr_agents.errors import CheckpointError, ConfigError
 from gtr_agents.ranks import Ranks, this_process
 
@@ -146,6 +148,38 @@ def test_a_lone_process_is_the_first_of_one(monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_processes_cannot_share_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"rollout\.hands must be at least 2, or 0 for rollout\.n_steps, got 1"):
         PPO(tiny_policy(), text_env, rollout=RolloutSettings(hands=1), ranks=Ranks(0, 2))
+
+
+class Two(Ranks):
+    """The first of two processes, the second of which tells what it is given."""
+
+    def __init__(self, other: dict[str, float]) -> None:
+        super().__init__(0, 2)
+        self.other = other
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value, self.other]
+
+
+def test_metrics_of_two_processes_are_those_of_all_their_episodes_and_steps() -> None:
+    """Also when no episode of one of them has ended yet, and its steps are all it has."""
+    rollout = random_rollout(tiny_policy(), n=6)
+    own = trajectory_metrics(rollout.trajectories)
+    other = {"episodes": 0.0, "steps": 18.0, "valid_rate": 1.0}
+    found = PPO(tiny_policy(), text_env, ranks=Two(other))._rollout_metrics(rollout)
+    assert (found["rollout/episodes"], found["rollout/steps"], found["rollout/processes"]) == (3, 24, 2)
+    assert found["rollout/valid_rate"] == pytest.approx((6 * own["valid_rate"] + 18) / 24)
+    assert found["rollout/return"] == own["return"]
+    other = {"episodes": 9.0, "steps": 9.0, "return": 2.0, "valid_rate": 0.5}
+    found = PPO(tiny_policy(), text_env, ranks=Two(other))._rollout_metrics(rollout)
+    assert found["rollout/return"] == pytest.approx((3 * own["return"] + 9 * 2.0) / 12)
+    assert found["rollout/valid_rate"] == pytest.approx((6 * own["valid_rate"] + 9 * 0.5) / 15)
+
+
+@pytest.mark.parametrize("budget", [None, 100])
+def test_a_process_may_have_nothing_to_imitate(budget: int | None) -> None:
+    settings = PPOSettings(micro_batch_tokens=budget)
+    assert list(PPO(tiny_policy(), text_env, settings=settings)._imitated_pieces([])) == []
 
 
 def test_deepspeed_is_refused_for_what_splits_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

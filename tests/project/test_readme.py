@@ -67,20 +67,6 @@ def test_every_link_to_a_file_resolves(page: Path) -> None:
     assert not missing
 
 
-def test_every_gtr_command_that_is_named_exists() -> None:
-    helped = subprocess.run(
-        [sys.executable, "-m", "gtr_agents.cli", "--help"], check=True, capture_output=True, text=True
-    ).stdout
-    named = {
-        command
-        for page in PAGES
-        for block in blocks(page.read_text(), "bash")
-        for command in re.findall(r"^(?:\.venv/bin/)?gtr ([a-z]+)", block, flags=re.MULTILINE)
-    }
-    assert named
-    assert {command for command in named if not re.search(rf"\b{command}\b", helped)} == set()
-
-
 @pytest.mark.parametrize("number", range(len(blocks(README, "python"))))
 def test_the_python_of_the_readme_runs(number: int, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", blocks(README, "python")[number]], check=True, cwd=tmp_path)
