@@ -71,8 +71,8 @@ def reference(start: Path | None, overrides: list[str]) -> ReferenceLoop:
 
 
 def n_steps_of(n_envs: int) -> int:
-    """Steps that so many environments play in a round."""
-    return max(16, min(1024, 8 * n_envs))
+    """Steps that so many environments play in a round: eight each, for the states after the last are valued besides."""
+    return max(16, 8 * n_envs)
 
 
 # --- measuring -------------------------------------------------------------------------------------------------------

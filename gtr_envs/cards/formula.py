@@ -52,6 +52,9 @@ def divide(left: Number, right: Number) -> Number:
     Raises:
         ZeroDivisionError: If ``right`` is 0.
     """
+    if isinstance(left, int) and isinstance(right, int):  # most are, and a Fraction costs ten times as much
+        whole, rest = divmod(left, right)
+        return Fraction(left, right) if rest else whole
     quotient = Fraction(left) / right
     return quotient.numerator if quotient.denominator == 1 else quotient
 

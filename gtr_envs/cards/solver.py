@@ -53,9 +53,7 @@ def solve(
     >>> ["".join(tokens) for tokens in solve([3, 3, 8, 8])]
     ['8/(3-8/3)']
     """
-    found = {formula.tokens for formula in _winning(_hand(numbers), target, tuple(operators))}
-    ordered = sorted(found, key=lambda tokens: (len(tokens), [_rank(token) for token in tokens]))
-    return [list(tokens) for tokens in ordered[:limit]]
+    return [list(tokens) for tokens in _solutions(_hand(numbers), target, tuple(operators))[:limit]]
 
 
 def is_solvable(numbers: Sequence[int], target: int = 24, *, operators: Sequence[str] = OPERATORS) -> bool:
@@ -222,6 +220,13 @@ def _formulas(hand: Hand, operators: tuple[str, ...]) -> _Table:
     return {value: tuple(made) for value, made in table.items() if made}
 
 
+@lru_cache(maxsize=2048)  # as many as there are hands of four; 20 MB if all are asked for
+def _solutions(hand: Hand, target: int, operators: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """All formulas of one value, each once, in the order of :func:`solve`."""
+    found = {formula.tokens for formula in _winning(hand, target, operators)}
+    return tuple(sorted(found, key=lambda tokens: (len(tokens), [_rank(token) for token in tokens])))
+
+
 @lru_cache(maxsize=16384)
 def _is_solvable(hand: Hand, target: int, operators: tuple[str, ...]) -> bool:
     """Stop at the first formula."""
@@ -329,10 +334,10 @@ def _position(numbers: Sequence[int], tokens: Sequence[str]) -> tuple[Stack, Han
 
 
 @lru_cache(maxsize=4096)
-def _lengths(hand: Hand, operators: tuple[str, ...]) -> tuple[tuple[Number, int], ...]:
-    """Every value of a sorted hand with the length of its shortest formula."""
+def _lengths(hand: Hand, operators: tuple[str, ...]) -> dict[Number, int]:
+    """Length of the shortest formula for every value of a sorted hand."""
     table = _formulas(hand, operators)
-    return tuple((value, min(len(formula.tokens) for formula in made)) for value, made in table.items())
+    return {value: min(len(formula.tokens) for formula in made) for value, made in table.items()}
 
 
 @lru_cache(maxsize=1 << 17)
@@ -377,11 +382,27 @@ def _operand_moves(stack: Stack, rest: Hand, target: int, operators: tuple[str, 
 def _group_moves(
     stack: Stack, group: Hand, rest: Hand, target: int, operators: tuple[str, ...]
 ) -> Iterator[tuple[str, int]]:
-    """Yield ``(`` once for every value that the group in brackets can take."""
-    for value, length in _lengths(group, operators):
+    """Yield ``(`` once for every value that the group in brackets can take; of the last group only what may win."""
+    lengths = _lengths(group, operators)
+    last = None if rest else _last_operand(stack, target)
+    for value in lengths if last is None else {last} & lengths.keys():
         if value or stack[-1].pending != "/":
             cost = _cost(feed_value(stack, value), rest, target, operators)
-            yield "(", 2 + length + cost
+            yield "(", 2 + lengths[value] + cost
+
+
+def _last_operand(stack: Stack, target: int) -> Number | None:
+    """Solve for the operand that wins if only brackets follow it; None if that is not one value."""
+    wanted: Number = target
+    for total, product, pending in stack:
+        away = wanted - total
+        if pending in ("+", "-"):
+            wanted = away if pending == "+" else -away
+        elif product == 0 or (pending == "/" and away == 0):  # any value does, or none
+            return None
+        else:
+            wanted = divide(away, product) if pending == "*" else divide(product, away)
+    return wanted
 
 
 def _fed(stack: Stack, token: str) -> Stack | None:
