@@ -31,8 +31,8 @@ demo: $(VENV)/.installed ## Train a tiny vision-language model on Points24 and w
 	$(BIN)/gtr demo
 
 # What needs ALFWorld's engine is tested if the engine is there, and measured only then.
-test: $(VENV)/.installed $(VENV)/.tried-alfworld ## Run the tests of both packages and measure their coverage
-	$(BIN)/python -m pytest -n $(JOBS) --cov --cov-report=
+test: $(VENV)/.installed $(VENV)/.tried-alfworld $(VENV)/.tried-deepspeed ## Run the tests of both packages and measure their coverage
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --cov --cov-report=
 	$(BIN)/python -m coverage report --include='gtr_envs/*' --fail-under=90 \
 		$$($(BIN)/python -c 'import textworld' 2>/dev/null || echo --omit="gtr_envs/alfworld/*")
 	$(BIN)/python -m coverage report --include='gtr_agents/*' --fail-under=90
@@ -68,6 +68,13 @@ $(VENV)/.tried-alfworld: $(VENV)/.installed
 	@echo "Building ALFWorld's engine; this happens once and takes about two minutes."
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install --quiet --constraint constraints.txt --editable ".[alfworld]" || \
 		echo "The engine could not be built (it needs g++ and make, see 'gtr doctor'): its tests are skipped."
+	@touch $@
+
+# In a folder of its own: where it can be imported, every process that saves a model does so, for seconds.
+$(VENV)/.tried-deepspeed: $(VENV)/.installed
+	@$(PIP) install --quiet --constraint constraints.txt --no-deps --target $(VENV)/deepspeed \
+		deepspeed einops hjson msgpack ninja py-cpuinfo || \
+		echo "DeepSpeed could not be installed: its tests are skipped."
 	@touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed

@@ -204,7 +204,7 @@ def estimated(plan: Plan) -> dict[str, float]:
 def measured(config: RunConfig, memory: TensorMemory) -> Iterator[tuple[str, Any]]:
     """Play and update; the name of each phase after it, with the rollout."""
     algorithm = build_algorithm(config, policy := build_policy(config, 0), 0)
-    for group in algorithm.optimizer.param_groups:
+    for group in algorithm.adam.optimizer.param_groups:
         group["foreach"] = True  # the default on a GPU
     encode = policy._encode
 

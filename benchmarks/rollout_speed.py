@@ -140,8 +140,7 @@ def update_places(player: PPO) -> list[Place]:
         (torch.Tensor, "backward", "backward"),
         (vlm_module, "collate", "padding"),
         (update_module, "make_batch", "padding"),
-        (player.optimizer, "step", "optimizer, and clipping the gradient"),
-        (torch.nn.utils, "clip_grad_norm_", "optimizer, and clipping the gradient"),
+        (player.adam, "step", "optimizer, and clipping the gradient"),
         (player, "update", "rest"),
     ]
 

@@ -27,6 +27,7 @@ EXTRAS = {
     "video": "MP4 and GIF recordings (`gtr_envs.wrappers.RecordVideo`)",
     "datasets": "expert episodes as Minari datasets",
     "trl": "the environments in TRL's `GRPOTrainer`",
+    "deepspeed": "`accelerate launch --use_deepspeed`",
     "trackers": "metrics in W&B or trackio",
     "quantization": "`policy.quantization: 4bit`, on CUDA",
 }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gtr_agents.errors import ConfigError
+from gtr_agents.errors import ConfigError, DependencyError
 
 if TYPE_CHECKING:
     import torch
@@ -29,13 +30,23 @@ class Ranks:
         size: How many there are.
         split: True if each shall keep a piece of the model while it trains, False for a copy of it.
         free_layers: True if a layer of a split model shall be freed between its forward and its backward pass.
+        zero: What DeepSpeed's ``zero_optimization`` is set to, if it shall share out Adam's work; None if not.
     """
 
-    def __init__(self, index: int = 0, size: int = 1, *, split: bool = False, free_layers: bool = True) -> None:
+    def __init__(
+        self,
+        index: int = 0,
+        size: int = 1,
+        *,
+        split: bool = False,
+        free_layers: bool = True,
+        zero: Mapping[str, Any] | None = None,
+    ) -> None:
         self.index = index
         self.size = size
         self.split = split
         self.free_layers = free_layers
+        self.zero = zero
 
     @property
     def leads(self) -> bool:
@@ -93,13 +104,8 @@ def this_process() -> Ranks:
 
     Raises:
         ConfigError: if the launcher was told to split the model in a way that training does not know.
+        DependencyError: if it was told to use DeepSpeed, which is not installed.
     """
-    if _is_set("ACCELERATE_USE_DEEPSPEED"):
-        raise ConfigError(
-            "accelerate was told to split the model by DeepSpeed, which training does not do. FSDP splits the same: "
-            "accelerate launch --use_fsdp --fsdp_version 2 ..., with --fsdp_reshard_after_forward true for what ZeRO-3 "
-            "does and false for ZeRO-2."
-        )
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Ranks()
     split = _is_set("ACCELERATE_USE_FSDP")
@@ -108,6 +114,7 @@ def this_process() -> Ranks:
             "accelerate was told to keep the pieces of the model in the machine's memory (fsdp_offload_params), which "
             "training does not do. Set it to false; `gtr plan` names what else saves memory."
         )
+    zero = _zero() if _is_set("ACCELERATE_USE_DEEPSPEED") else None
     import torch
     from accelerate import PartialState
 
@@ -116,7 +123,25 @@ def this_process() -> Ranks:
     if split:  # transformers would load the weights in the first process alone, and leave it to accelerate to send them
         os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
     free_layers = os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower() not in KEEP_LAYERS
-    return Ranks(state.process_index, state.num_processes, split=split, free_layers=free_layers)
+    return Ranks(state.process_index, state.num_processes, split=split, free_layers=free_layers, zero=zero)
+
+
+def _zero() -> dict[str, Any] | None:
+    """What `accelerate launch --use_deepspeed`, or its file, has DeepSpeed share out; None for nothing."""
+    if find_spec("deepspeed") is None:
+        raise DependencyError(
+            'accelerate was told to use DeepSpeed, which is not installed. Run: pip install "gtr-suite[deepspeed]"'
+        )
+    from accelerate.utils import DeepSpeedPlugin
+
+    zero: dict[str, Any] = DeepSpeedPlugin().deepspeed_config.get("zero_optimization", {})
+    stage = zero.get("stage", 0)
+    if stage == 3:
+        raise ConfigError(
+            "accelerate was told to split the weights by DeepSpeed (ZeRO-3), which training does not do. FSDP splits "
+            "the same: accelerate launch --use_fsdp --fsdp_version 2 --fsdp_reshard_after_forward true ..."
+        )
+    return zero if stage else None
 
 
 def _is_set(variable: str) -> bool:

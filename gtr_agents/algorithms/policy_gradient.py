@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
+from gtr_agents.adam import Adam, ZeroAdam
 from gtr_agents.advantages import normalise
 from gtr_agents.algorithms.base import Learner, MakeEnv, RolloutSettings
 from gtr_agents.batching import Batch, make_batch, micro_batches, minibatches, token_batches
 from gtr_agents.errors import NotFiniteError, TrainingError
 from gtr_agents.losses import learning_rate_at, masked_mean
 from gtr_agents.metrics import explained_variance
-from gtr_agents.policies.split import clip_gradients, cut_like, gathered, is_piece
 from gtr_agents.seeding import numpy_generator
 from gtr_agents.types import Rollout, Share, Step
 
@@ -152,21 +152,15 @@ class PolicyGradient(Learner):
         self._initial: dict[str, torch.Tensor] | None = None
         if self.ranks.split:
             policy.split(free_layers=self.ranks.free_layers)
-        self._moments: dict[int, Any] = {}
-        """State of the optimizer of a split model, whole, after the last update; of the leading process only."""
-        self.optimizer = torch.optim.Adam(
-            self._parameter_groups(),
+        adam = Adam if self.ranks.zero is None else ZeroAdam
+        self.adam = adam(
+            policy,
+            self.ranks,
+            limit=self.settings.max_grad_norm,
             lr=self.settings.learning_rate,
             eps=self.settings.adam_eps,
             betas=self.settings.adam_betas,
         )
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        """What is trained; pieces and whole parameters apart, since torch does not step them in one call."""
-        with self.policy.in_pieces():
-            parameters = self.policy.trainable_parameters()
-        groups = ([p for p in parameters if is_piece(p) is piece] for piece in (True, False))
-        return [{"params": group} for group in groups if group]
 
     # --- to be provided by the algorithm -----------------------------------------------------------------------------
 
@@ -206,19 +200,12 @@ class PolicyGradient(Learner):
     def state(self) -> dict[str, Any]:
         """The optimizer's state, and the weights that training began with if they are needed."""
         initial = {} if self._initial is None else {"initial": self._initial}
-        moments = self._moments if self.policy.is_split else self.optimizer.state_dict()["state"]
-        return {"optimizer": moments} | initial
+        return {"optimizer": self.adam.moments()} | initial
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`state` returned."""
         self._initial = state.get("initial")
-        groups = self.optimizer.state_dict()["param_groups"]
-        moments = {int(index): values for index, values in state["optimizer"].items()}
-        if self.policy.is_split:
-            self._moments = moments
-            parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-            moments = {index: cut_like(values, parameters[index]) for index, values in moments.items()}
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.adam.load(state["optimizer"])
 
     def update(self, rollout: Rollout, progress: float) -> dict[str, float]:
         """Train on a rollout.
@@ -248,14 +235,12 @@ class PolicyGradient(Learner):
         keep = np.flatnonzero(np.abs(raw) > FLAT * raw.std()) if s.skip_flat else np.arange(len(raw))
         if s.kl_coef:
             self._score_initial(rollout)
-        for group in self.optimizer.param_groups:
+        for group in self.adam.optimizer.param_groups:
             group["lr"] = learning_rate
         metrics: Terms = defaultdict(list)
         with self.policy.in_pieces():
             ratio_error, skipped, enough = self._passes(samples, keep, metrics)
-            if self.policy.is_split:
-                moments = gathered(self.optimizer.state_dict()["state"])
-                self._moments = moments if self.ranks.leads else {}
+            self.adam.gather()
         metrics.pop("ratio_error", None)
         summary = {f"train/{name}": mean for name, mean in self._means(metrics).items()}
         summary["train/ratio_error_first_epoch"] = max(self.ranks.gather(ratio_error))
@@ -344,7 +329,7 @@ class PolicyGradient(Learner):
             made, None if none was made because the policy has moved far enough.
         """
         own, used, moved = samples.among(chosen), 0, 0.0
-        self.optimizer.zero_grad(set_to_none=True)
+        self.adam.clear()
 
         def loss_of(piece: Piece) -> Loss:
             shown = piece if len(piece) else np.array([0])
@@ -363,17 +348,16 @@ class PolicyGradient(Learner):
         if imitated:
             for name, mean in self._imitate(imitated).items():
                 metrics[name].append((mean, 1.0))
-        parameters = self.policy.trainable_parameters()
-        self.ranks.sum_gradients(p for p in parameters if not is_piece(p))  # those of pieces are sums already
         trained = sum(self.ranks.gather(used))
         target = self.settings.target_kl
         if target is not None and trained and sum(self.ranks.gather(moved)) / trained > STOP_FACTOR * target:
             return None
-        norm = clip_gradients(parameters, self.settings.max_grad_norm)
-        if not trained or not torch.isfinite(norm):
+        if not trained:
             return 0
-        metrics["grad_norm"].append((float(norm), 1.0))
-        self.optimizer.step()
+        norm = self.adam.step()
+        if not np.isfinite(norm):
+            return 0
+        metrics["grad_norm"].append((norm, 1.0))
         return trained
 
     def _imitate(self, imitated: list[Imitation]) -> dict[str, float]:
@@ -438,7 +422,7 @@ class PolicyGradient(Learner):
             loss, terms = loss_of(piece)
             finite = not len(piece) or bool(torch.isfinite(loss))
             if all(self._of_all(finite)):
-                loss.backward()
+                self.adam.backward(loss)
                 used += [(piece, terms)] if len(piece) else []
                 continue
             self.policy.forget_pass()
@@ -453,7 +437,7 @@ class PolicyGradient(Learner):
 
     def _of_all(self, flag: bool) -> list[bool]:
         """A flag of all processes that must compute in step with this one; of this one alone if none must."""
-        return self.ranks.gather(flag) if self.policy.is_split else [flag]
+        return self.ranks.gather(flag) if self.adam.in_step else [flag]
 
     def losses(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Total loss of a batch, and its detached terms by name."""

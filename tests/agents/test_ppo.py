@@ -117,7 +117,7 @@ def test_a_minibatch_is_one_optimizer_step(rollout: Rollout) -> None:
         policy = tiny_policy()
         algorithm = ppo(policy, minibatch_size=size, epochs=epochs, micro_batch_size=2)
         algorithm.update(rollout, 0.0)
-        moments = algorithm.optimizer.state_dict()["state"]
+        moments = algorithm.adam.optimizer.state_dict()["state"]
         assert {int(state["step"]) for state in moments.values()} == {steps}
 
 
@@ -131,14 +131,14 @@ def test_every_optimizer_step_is_clipped_to_the_norm(rollout: Rollout, monkeypat
     policy = tiny_policy()
     fit_critic_badly(policy)
     algorithm = ppo(policy, max_grad_norm=0.01, minibatch_size=8)
-    step = algorithm.optimizer.step
+    step = algorithm.adam.optimizer.step
 
     def watched() -> None:
         gradients = [p.grad.norm() for p in policy.trainable_parameters() if p.grad is not None]
         norms.append(float(torch.stack(gradients).norm()))
         step()
 
-    monkeypatch.setattr(algorithm.optimizer, "step", watched)
+    monkeypatch.setattr(algorithm.adam.optimizer, "step", watched)
     metrics = algorithm.update(rollout, 0.0)
     assert metrics["train/grad_norm"] > 0.01
     assert norms == pytest.approx([0.01, 0.01], rel=1e-3)
@@ -148,7 +148,7 @@ def test_the_learning_rate_follows_the_progress(rollout: Rollout) -> None:
     for progress, rate in ((0.0, 1e-3), (0.5, 5e-4)):
         algorithm = ppo(tiny_policy(), final_learning_rate=0.0)
         assert algorithm.update(rollout, progress)["train/learning_rate"] == pytest.approx(rate)
-        assert algorithm.optimizer.param_groups[0]["lr"] == pytest.approx(rate)
+        assert algorithm.adam.optimizer.param_groups[0]["lr"] == pytest.approx(rate)
 
 
 def test_a_positive_advantage_makes_an_answer_likelier(rollout: Rollout) -> None:
@@ -355,7 +355,7 @@ def test_the_optimizer_state_comes_back(tmp_path: Path, rollout: Rollout) -> Non
     algorithm.update(rollout, 0.0)
     folder = algorithm.save(tmp_path / "checkpoint")
     other = PPO.load(folder, text_env, settings=PPOSettings(**ONE_STEP))
-    own, loaded = algorithm.optimizer.state_dict()["state"], other.optimizer.state_dict()["state"]
+    own, loaded = algorithm.adam.optimizer.state_dict()["state"], other.adam.optimizer.state_dict()["state"]
     assert own.keys() == loaded.keys()
     for index, moments in own.items():
         assert all(torch.equal(moments[name], loaded[index][name]) for name in moments)

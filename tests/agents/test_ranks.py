@@ -13,16 +13,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from small_models import largest_difference, random_rollout, same_weights, text_env, tiny_policy, weights_of
-from two_ranks import UPDATES, adapted_policy, learner
+from two_ranks import DEEPSPEED, KINDS, TRIED, UPDATES, adapted_policy, learner
 
+from gtr_agents import ranks as ranks_module
 from gtr_agents.algorithms.base import RolloutSettings
 from gtr_agents.algorithms.ppo import PPO, PPOSettings
 from gtr_agents.diagnostics import trajectory_metrics
-from gtr_agents.errors import CheckpointError, ConfigError
+from gtr_agents.errors import CheckpointError, ConfigError, DependencyError
 from gtr_agents.ranks import Ranks, this_process
 
 TESTS = Path(__file__).parent
 COPIES = ("--multi_gpu",)
+ZERO = ("--use_deepspeed", "--zero_stage", "2")
 PIECES = ("--use_fsdp", "--fsdp_version", "2", "--fsdp_reshard_after_forward", "true")
 
 
@@ -31,7 +33,7 @@ def launch(*arguments: str, how: tuple[str, ...] = COPIES) -> subprocess.Complet
     options = [*how, "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
     options += ["--dynamo_backend", "no", "--main_process_port", "0"]
     command = [sys.executable, "-m", "accelerate.commands.launch", *options, *arguments]
-    paths = os.pathsep.join([str(TESTS.parents[1]), str(TESTS)])
+    paths = os.pathsep.join([str(TESTS.parents[1]), str(TESTS), str(DEEPSPEED)])
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=280, env=os.environ | {"PYTHONPATH": paths}
     )
@@ -56,9 +58,10 @@ def found(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[str, f
     return weights[0], metrics[0]
 
 
-@pytest.mark.parametrize("kind", ["copies", "pieces"])
-@pytest.mark.parametrize("name", [name for name in UPDATES if name != "adapter"])
-def test_two_processes_make_the_update_of_one(together: Path, name: str, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind, names in TRIED.items() for name in names if name != "adapter"]
+)
+def test_two_processes_make_the_update_of_one(together: Path, kind: str, name: str) -> None:
     alone, expected = UPDATES[name](Ranks())
     weights, metrics = found(together, f"{kind}: {name}")
     assert largest_difference(weights, alone) < 1e-4
@@ -67,10 +70,11 @@ def test_two_processes_make_the_update_of_one(together: Path, name: str, kind: s
     assert metrics["train/skipped_samples"] == (2 if "without a finite loss" in name else 0)
 
 
-def test_an_adapter_in_pieces_is_trained_as_in_copies(together: Path) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in KINDS[1:] if "adapter" in TRIED[kind]])
+def test_an_adapter_is_trained_as_in_copies(together: Path, kind: str) -> None:
     """Whole and in parts of another size, a base in bfloat16 rounds in its own way: copies are the comparison."""
     start = weights_of(adapted_policy())
-    (pieces, metrics), (copies, expected) = (found(together, f"{kind}: adapter") for kind in ("pieces", "copies"))
+    (pieces, metrics), (copies, expected) = (found(together, f"{way}: adapter") for way in (kind, "copies"))
     assert largest_difference(pieces, copies) < 1e-6
     assert metrics == pytest.approx(expected, rel=1e-5)
     moved = {name for name in start if not torch.equal(start[name], pieces[name])}
@@ -78,21 +82,29 @@ def test_an_adapter_in_pieces_is_trained_as_in_copies(together: Path) -> None:
     assert all("lora_" in name or name.startswith("head.") for name in moved)
 
 
-@pytest.mark.parametrize("kind", ["copies", "pieces"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_episodes_that_go_on_and_imitation_are_resumed_as_if_nothing_had_happened(together: Path, kind: str) -> None:
     (once, state), (resumed, again) = (found(together, f"{kind}: {name}") for name in ("in one go", "resumed"))
     assert same_weights(once, resumed)
-    assert state == again == {"size": 8, "steps": 36, "held": 1.0 if kind == "copies" else 0.5}
+    assert state == again == {"size": 8, "steps": 36, "held": 0.5 if kind == "pieces" else 1.0}
 
 
-def test_a_checkpoint_does_not_tell_whether_the_model_was_in_pieces(together: Path) -> None:
-    copies, pieces = (together / kind / "checkpoint" for kind in ("copies", "pieces"))
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_a_checkpoint_does_not_tell_how_processes_trained(together: Path, kind: str) -> None:
+    copies, pieces = (together / way / "checkpoint" for way in ("copies", kind))
     assert sorted(p.name for p in copies.rglob("*")) == sorted(p.name for p in pieces.rglob("*"))
     assert json.loads((copies / "config.json").read_text()) == json.loads((pieces / "config.json").read_text())
     for name in ("model.safetensors", "algorithm.safetensors"):
         mine, theirs = load_file(copies / name), load_file(pieces / name)
         assert {key: t.dtype for key, t in mine.items()} == {key: t.dtype for key, t in theirs.items()}
         assert largest_difference(mine, theirs) < 1e-4
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "pieces"])
+def test_an_update_that_was_interrupted_is_taken_back(together: Path, kind: str) -> None:
+    before, after = (together / kind / name for name in ("before", "after"))
+    for name in ("model.safetensors", "value_head.safetensors", "algorithm.safetensors"):
+        assert same_weights(load_file(before / name), load_file(after / name))
 
 
 def test_running_episodes_fit_only_as_many_processes_as_played_them(together: Path) -> None:
@@ -118,23 +130,25 @@ SMALL = [
 ]
 
 
-def test_a_run_of_two_processes_is_led_by_one_and_can_be_resumed_in_pieces(tmp_path: Path) -> None:
+def test_a_run_of_two_processes_is_led_by_one_and_can_be_resumed_in_any_way(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     sets = [part for option in (*SMALL, "updates=2") for part in ("--set", option)]
     launch("--module", "gtr_agents.cli", "train", "tiny-ezpoints", "--out", str(folder), "--quiet", *sets)
-    record = json.loads((folder / "config.json").read_text())
-    record["config"]["updates"] = 3
-    (folder / "config.json").write_text(json.dumps(record))
-    launch("--module", "gtr_agents.cli", "train", "--resume", str(folder), "--quiet", how=PIECES)
+    ways = [PIECES, ZERO] if "ZeRO-2" in KINDS else [PIECES]
+    for n, how in enumerate(ways, 3):
+        record = json.loads((folder / "config.json").read_text())
+        record["config"]["updates"] = n
+        (folder / "config.json").write_text(json.dumps(record))
+        launch("--module", "gtr_agents.cli", "train", "--resume", str(folder), "--quiet", how=how)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     updates = [line for line in lines if "train/samples" in line]
-    assert [line["update"] for line in updates] == [1, 2, 3]
+    assert [line["update"] for line in updates] == [*range(1, 3 + len(ways))]
     assert all(line["rollout/episodes"] == 12 for line in updates)  # of both
     assert all(line["rollout/processes"] == 2 for line in updates)
     assert all(line["train/ratio_error_first_epoch"] < 1e-4 for line in updates)
     assert updates[-1]["env_steps"] == sum(line["rollout/steps"] for line in updates)
-    assert updates[-1]["teacher/checkpoints"] == 3
-    assert json.loads((folder / "summary.json").read_text())["updates"] == 3
+    assert updates[-1]["teacher/checkpoints"] == len(updates)
+    assert json.loads((folder / "summary.json").read_text())["updates"] == len(updates)
 
 
 def test_a_lone_process_is_the_first_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,10 +196,38 @@ def test_a_process_may_have_nothing_to_imitate(budget: int | None) -> None:
     assert list(PPO(tiny_policy(), text_env, settings=settings)._imitated_pieces([])) == []
 
 
-def test_deepspeed_is_refused_for_what_splits_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    with pytest.raises(ConfigError, match=r"DeepSpeed.*accelerate launch --use_fsdp.*ZeRO-3"):
+@pytest.mark.parametrize(("stage", "zero"), [(0, None), (1, 1), (2, 2)])
+def test_deepspeed_shares_out_what_the_launcher_says(
+    monkeypatch: pytest.MonkeyPatch, stage: int, zero: int | None
+) -> None:
+    monkeypatch.setattr(ranks_module, "find_spec", lambda _: True)
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", str(stage))
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE", "cpu")
+    found = ranks_module._zero()
+    assert (found and found["stage"]) == zero
+    assert found is None or found["offload_optimizer"]["device"] == "cpu"
+
+
+def test_deepspeed_is_refused_where_fsdp_splits_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks_module, "find_spec", lambda _: True)
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
+    with pytest.raises(ConfigError, match=r"DeepSpeed \(ZeRO-3\).*accelerate launch --use_fsdp"):
+        ranks_module._zero()
+
+
+def test_deepspeed_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORLD_SIZE": "2", "ACCELERATE_USE_DEEPSPEED": "true"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(ranks_module, "find_spec", lambda _: None)
+    with pytest.raises(DependencyError, match=r'pip install "gtr-suite\[deepspeed\]"'):
         this_process()
+
+
+def test_deepspeed_trains_nothing_that_checkpoints_do_not_hold() -> None:
+    policy = tiny_policy()
+    policy.model.to(torch.bfloat16)
+    with pytest.raises(ConfigError, match=r"only float32 is trained, got torch.bfloat16 and .*policy\.lora"):
+        PPO(policy, text_env, ranks=Ranks(0, 2, zero={"stage": 1}))
 
 
 def test_pieces_in_the_machines_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

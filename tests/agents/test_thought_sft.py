@@ -299,14 +299,14 @@ def test_imitation_makes_no_optimizer_step_of_its_own(monkeypatch: pytest.Monkey
             guidance.data.extend(_sample(policy, prompt, TEACHER) for prompt in prompts_of(n=9, env_id="EZPoints-v0"))
         algorithm = PPO(policy, easy_env, settings=SETTINGS, guidance=guidance, thinker=Saying())
         count = 0
-        step = algorithm.optimizer.step
+        step = algorithm.adam.optimizer.step
 
         def counted(step: Callable[[], None] = step) -> None:
             nonlocal count
             count += 1
             step()
 
-        monkeypatch.setattr(algorithm.optimizer, "step", counted)
+        monkeypatch.setattr(algorithm.adam.optimizer, "step", counted)
         algorithm.update(collected(policy), 0.0)
         steps[imitating] = count
     assert steps[True] == steps[False] > 0

@@ -8,6 +8,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,17 @@ from gtr_agents.ranks import Ranks, this_process
 from gtr_agents.teachers.merged import TeacherManager
 from gtr_agents.types import Rollout
 
+WAYS: dict[str, dict[str, Any]] = {
+    "copies": {},
+    "pieces": {"split": True},
+    "ZeRO-1": {"zero": {"stage": 1}},
+    "ZeRO-2": {"zero": {"stage": 2}},
+}
+"""How processes may train together: options of :class:`Ranks`."""
+DEEPSPEED = Path(sys.prefix) / "deepspeed"
+"""Where `make test` puts it."""
+KINDS = [kind for kind in WAYS if "ZeRO" not in kind or DEEPSPEED.is_dir() or find_spec("deepspeed")]
+"""Those that can be tried here."""
 SETTINGS: dict[str, Any] = {
     "epochs": 2,
     "minibatch_size": 6,
@@ -66,9 +81,10 @@ def updated(
     *,
     spoilt: int | None = None,
     imitates: bool = False,
+    stops_first: bool = False,
     **settings: Any,
 ) -> Found:
-    """Update on 16 steps, of which the first process has ten and the second six."""
+    """Update on 16 steps, of which the first process has ten and the second six; after one that stops early, or not."""
     policy = policy or tiny_policy()
     fit_critic_badly(policy)
     whole = random_rollout(policy, n=16)
@@ -88,6 +104,10 @@ def updated(
         teacher=TeacherManager() if imitates else None,
         ranks=ranks,
     )
+    if stops_first:
+        algorithm.settings = replace(algorithm.settings, target_kl=1e-6)
+        assert algorithm.update(Rollout(part, 1.0), 0.0)["train/stopped_early"]
+        algorithm.settings = replace(algorithm.settings, target_kl=None)
     metrics = algorithm.update(Rollout(part, 1.0), 0.0)
     return weights_of(policy), metrics
 
@@ -97,9 +117,12 @@ UPDATES: dict[str, Callable[[Ranks], Found]] = {
     "imitation": lambda ranks: updated(ranks, imitates=True),
     "a sample without a finite loss": lambda ranks: updated(ranks, spoilt=13),
     "by tokens": lambda ranks: updated(ranks, micro_batch_tokens=160),
+    "after one that stopped early": lambda ranks: updated(ranks, stops_first=True),
     "adapter": lambda ranks: updated(ranks, adapted_policy(gradient_checkpointing=True)),
 }
-"""Updates that must not depend on how many processes make them, and whether in pieces."""
+"""Updates that must not depend on how many processes make them, and in what way."""
+TRIED = {kind: ["plain"] if kind == "ZeRO-1" else list(UPDATES) for kind in KINDS}
+"""Which updates are tried in which way; the two stages differ in when gradients are sent, and in nothing of ours."""
 
 
 def learner(ranks: Ranks, policy: VLMPolicy) -> PPO:
@@ -132,6 +155,27 @@ def gone_on(ranks: Ranks, folder: Path) -> tuple[Found, Found]:
     return (weights_of(first.policy), state_of(first)), (weights_of(second.policy), state_of(second))
 
 
+def interrupted(ranks: Ranks, folder: Path) -> None:
+    """Checkpoints before an update that is interrupted at its second step, and after it has been taken back."""
+    algorithm = learner(ranks, tiny_policy())
+    algorithm.learn(updates=1)
+    if ranks.leads:
+        algorithm.save(folder / "before")
+    steps, step = count(1), algorithm.adam.step
+
+    def step_or_not() -> float:
+        if next(steps) == 2:
+            raise KeyboardInterrupt
+        return step()
+
+    algorithm.adam.step = step_or_not  # type: ignore[method-assign]
+    with suppress(KeyboardInterrupt):
+        algorithm.learn(updates=2)
+    assert next(steps) == 3
+    if ranks.leads:
+        algorithm.save(folder / "after")
+
+
 def state_of(learner: PPO) -> dict[str, float]:
     """Samples to imitate, steps, and the share of the model that a process holds while it trains."""
     return {"size": len(learner.guidance.data), "steps": learner.num_timesteps, "held": held(learner.policy)}
@@ -146,16 +190,18 @@ def held(policy: VLMPolicy) -> float:
 
 
 def main(folder: Path) -> None:
-    """Make every update with copies and in pieces, and write what came out."""
+    """Make every update in every way, and write what came out."""
     index, size = (ranks := this_process()).index, ranks.size
     results: dict[str, Found] = {}
-    for split in (False, True):
-        kind = "pieces" if split else "copies"
-        for name, update in UPDATES.items():
-            results[f"{kind}: {name}"] = update(Ranks(index, size, split=split))
+    for kind in KINDS:
+        ranks = Ranks(index, size, **WAYS[kind])
+        for name in TRIED[kind]:
+            results[f"{kind}: {name}"] = UPDATES[name](ranks)
         place = folder / kind
         place.mkdir(exist_ok=True)
-        once, twice = gone_on(Ranks(index, size, split=split), place)
+        once, twice = gone_on(ranks, place)
+        if not ranks.split:
+            interrupted(ranks, place)
         results |= {f"{kind}: in one go": once, f"{kind}: resumed": twice}
     for name, (weights, _) in results.items():
         save_file({key: value.contiguous().clone() for key, value in weights.items()}, folder / f"{name}.{index}")

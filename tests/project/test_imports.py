@@ -72,7 +72,8 @@ def modules_of(requirements: list[str]) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("package", "extras"), [("gtr_envs", ["alfworld", "thor", "video"]), ("gtr_agents", ["agents", "trl", "vllm"])]
+    ("package", "extras"),
+    [("gtr_envs", ["alfworld", "thor", "video"]), ("gtr_agents", ["agents", "trl", "vllm", "deepspeed"])],
 )
 def test_every_imported_library_is_declared(package: str, extras: list[str]) -> None:
     declared = list(PYPROJECT["project"]["dependencies"])
