@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 Moments = dict[int, Any]
 """Whole state of every parameter, by its number: ``step``, ``exp_avg`` and ``exp_avg_sq``."""
-
-
 NAMES = ("exp_avg", "exp_avg_sq")
 """What Adam keeps of a parameter: running means of its gradient, and of its square."""
 
@@ -40,6 +38,7 @@ class Adam:
         self.limit = limit
         with policy.in_pieces():
             self.parameters = policy.trainable_parameters()
+            """What is trained, as it is while it trains."""
         # Pieces and whole parameters apart, since torch does not step them in one call.
         groups = ([p for p in self.parameters if is_piece(p) is piece] for piece in (True, False))
         self.optimizer = torch.optim.Adam([{"params": group} for group in groups if group], **options)
@@ -70,9 +69,8 @@ class Adam:
         Returns:
             The norm before it was clipped; if it is not finite, no step was made.
         """
-        parameters = self.policy.trainable_parameters()
-        self.ranks.sum_gradients(p for p in parameters if not is_piece(p))  # those of pieces are sums already
-        norm = float(clip_gradients(parameters, self.limit))
+        self.ranks.sum_gradients(p for p in self.parameters if not is_piece(p))  # those of pieces are sums already
+        norm = float(clip_gradients(self.parameters, self.limit))
         if math.isfinite(norm):
             self.optimizer.step()
         return norm
@@ -83,7 +81,7 @@ class Adam:
         Any later moment may be the one at which the run is saved, by that process alone.
         """
         if self.shares_moments:
-            whole = self._whole()
+            whole = self._whole(keep=self.ranks.leads)
             self._kept = whole if self.ranks.leads else {}
 
     def moments(self) -> Moments:
@@ -97,8 +95,8 @@ class Adam:
             self._kept = whole
         self._take(whole)
 
-    def _whole(self) -> Moments:
-        moments: Moments = gathered(self.optimizer.state_dict()["state"])
+    def _whole(self, *, keep: bool) -> Moments:
+        moments: Moments = gathered(self.optimizer.state_dict()["state"], keep=keep)
         return moments
 
     def _take(self, whole: Moments) -> None:
@@ -190,14 +188,15 @@ class ZeroAdam(Adam):
         parts = [part for group in self.optimizer.param_groups for part in group["params"]]
         return [self.optimizer.state[part]["step"] for part in parts]
 
-    def _whole(self) -> Moments:
+    def _whole(self, *, keep: bool) -> Moments:
         from deepspeed.utils import safe_get_full_optimizer_state
 
         whole = {}
         for index, parameter in enumerate(self.parameters):
-            mean, square = (safe_get_full_optimizer_state(parameter, name).cpu() for name in NAMES)
-            if square.any():  # Adam by itself has none of a parameter that never had a gradient
-                whole[index] = {"step": self._counts[0].cpu().clone(), NAMES[0]: mean, NAMES[1]: square}
+            values = {name: safe_get_full_optimizer_state(parameter, name) for name in NAMES}
+            if keep and values["exp_avg_sq"].any():  # torch has no moments of what never had a gradient
+                values["step"] = self._counts[0].clone()
+                whole[index] = {name: value.cpu() for name, value in values.items()}
         return whole
 
     def _take(self, whole: Moments) -> None:

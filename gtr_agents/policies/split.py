@@ -77,11 +77,19 @@ def is_piece(tensor: torch.Tensor) -> bool:
     return isinstance(tensor, DTensor)
 
 
-def gathered(tree: Any) -> Any:
-    """Replace all pieces in nested dicts by whole tensors on the CPU; all processes must call this."""
+def gathered(tree: Any, *, keep: bool) -> Any:
+    """Replace all pieces in nested dicts by whole tensors on the CPU; all processes must call this.
+
+    Args:
+        tree: nested dicts with pieces.
+        keep: False has None in their place, for a process that takes part for others: all together may be large.
+    """
     if isinstance(tree, Mapping):
-        return {key: gathered(value) for key, value in tree.items()}
-    return tree.full_tensor().cpu() if isinstance(tree, DTensor) else tree
+        return {key: gathered(value, keep=keep) for key, value in tree.items()}
+    if not isinstance(tree, DTensor):
+        return tree
+    whole = tree.full_tensor()
+    return whole.cpu() if keep else None
 
 
 def cut_like(tree: Any, parameter: torch.Tensor) -> Any:
