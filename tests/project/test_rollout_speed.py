@@ -76,14 +76,13 @@ def test_both_play_and_train_in_every_round(script: dict[str, Any]) -> None:
     assert row["2"]["update"]["wall"] > 0
 
 
-def test_ratios_are_of_the_times_of_one_step() -> None:
-    functions = runpy.run_path(str(ROOT / "benchmarks" / "rollout_speed.py"))
+def test_ratios_are_of_the_times_of_one_step(script: dict[str, Any]) -> None:
     slow = {"steps": 10, "collect": {"cpu": 10.0}, "update": {"cpu": 5.0}}
     fast = {"steps": 100, "collect": {"cpu": 10.0}, "update": {"cpu": 20.0}}
     data = {"n_envs": [4, 8], "rounds": [{"reference": slow, "4": {**fast, "steps": 50}, "8": fast}]}
-    assert functions["ratios"](data, 4, "cpu", 0) == [pytest.approx(1.0 / 0.2)]
-    assert functions["ratios"](data, 8, "cpu", 0) == [pytest.approx(1.0 / 0.1)]
-    assert functions["ratios"](data, 8, "cpu", 4) == [pytest.approx((1.0 + 4 * 0.5) / (0.1 + 4 * 0.2))]
+    assert script["ratios"](data, 4, "cpu", 0) == [pytest.approx(1.0 / 0.2)]
+    assert script["ratios"](data, 8, "cpu", 0) == [pytest.approx(1.0 / 0.1)]
+    assert script["ratios"](data, 8, "cpu", 4) == [pytest.approx((1.0 + 4 * 0.5) / (0.1 + 4 * 0.2))]
 
 
 def test_the_profile_tells_all_parts(script: dict[str, Any]) -> None:
