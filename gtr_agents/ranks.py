@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gtr_agents.errors import ConfigError, DependencyError
+from gtr_agents.requirements import unmet
 
 if TYPE_CHECKING:
     import torch
@@ -104,7 +104,7 @@ def this_process() -> Ranks:
 
     Raises:
         ConfigError: if the launcher was told to split the model in a way that training does not know.
-        DependencyError: if it was told to use DeepSpeed, which is not installed.
+        DependencyError: if it was told to use DeepSpeed, which is not installed or too old.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Ranks()
@@ -128,10 +128,8 @@ def this_process() -> Ranks:
 
 def _zero() -> dict[str, Any] | None:
     """What `accelerate launch --use_deepspeed`, or its file, has DeepSpeed share out; None for nothing."""
-    if find_spec("deepspeed") is None:
-        raise DependencyError(
-            'accelerate was told to use DeepSpeed, which is not installed. Run: pip install "gtr-suite[deepspeed]"'
-        )
+    for item in unmet("deepspeed"):  # an older one would pass over what it does not know, and train wrongly
+        raise DependencyError(f"accelerate was told to use DeepSpeed, but {item}. {item.remedy}")
     from accelerate.utils import DeepSpeedPlugin
 
     zero: dict[str, Any] = DeepSpeedPlugin().deepspeed_config.get("zero_optimization", {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,14 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ["OMP_NUM_THREADS"] = "1"  # torch with one thread a test process: processes share the cores already
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs a network
+
+
+@pytest.fixture(autouse=True)
+def threads_stay_as_they_are() -> Iterator[None]:
+    """Commands set torch's threads; two of them on shared cores would make all later tests many times slower."""
+    yield
+    if torch := sys.modules.get("torch"):  # tests of the environments need none
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture

@@ -17,14 +17,6 @@ from gtr_agents.sft import SFTSettings, train_sft
 
 
 @pytest.fixture(autouse=True)
-def threads_stay_as_they_are() -> Iterator[None]:
-    """Commands set torch's threads; two of them on shared cores would make all later tests many times slower."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
 def global_generators_stay_as_they_are() -> Iterator[None]:
     """Whatever a test does, library code must not draw from or seed the global generators."""
     before, drawn = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002

@@ -21,6 +21,7 @@ from gtr_agents.algorithms.ppo import PPO, PPOSettings
 from gtr_agents.diagnostics import trajectory_metrics
 from gtr_agents.errors import CheckpointError, ConfigError, DependencyError
 from gtr_agents.ranks import Ranks, this_process
+from gtr_agents.requirements import Unmet
 
 TESTS = Path(__file__).parent
 COPIES = ("--multi_gpu",)
@@ -200,7 +201,7 @@ def test_a_process_may_have_nothing_to_imitate(budget: int | None) -> None:
 def test_deepspeed_shares_out_what_the_launcher_says(
     monkeypatch: pytest.MonkeyPatch, stage: int, zero: int | None
 ) -> None:
-    monkeypatch.setattr(ranks_module, "find_spec", lambda _: True)
+    monkeypatch.setattr(ranks_module, "unmet", lambda _: [])
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", str(stage))
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE", "cpu")
     found = ranks_module._zero()
@@ -209,17 +210,19 @@ def test_deepspeed_shares_out_what_the_launcher_says(
 
 
 def test_deepspeed_is_refused_where_fsdp_splits_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranks_module, "find_spec", lambda _: True)
+    monkeypatch.setattr(ranks_module, "unmet", lambda _: [])
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
     with pytest.raises(ConfigError, match=r"DeepSpeed \(ZeRO-3\).*accelerate launch --use_fsdp"):
         ranks_module._zero()
 
 
-def test_deepspeed_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("installed", [None, "0.18.0"])
+def test_deepspeed_that_is_missing_or_too_old_is_named(monkeypatch: pytest.MonkeyPatch, installed: str | None) -> None:
     for name, value in {"WORLD_SIZE": "2", "ACCELERATE_USE_DEEPSPEED": "true"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(ranks_module, "find_spec", lambda _: None)
-    with pytest.raises(DependencyError, match=r'pip install "gtr-suite\[deepspeed\]"'):
+    found = Unmet("deepspeed", ">=0.19.8", installed, too_old=installed is not None)
+    monkeypatch.setattr(ranks_module, "unmet", lambda _: [found])
+    with pytest.raises(DependencyError, match=r'but deepspeed>=0\.19\.8 is.*pip install "deepspeed>=0\.19\.8"'):
         this_process()
 
 
